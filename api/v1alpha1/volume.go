@@ -1,0 +1,170 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// VolumeSpec is what the user declared, through a StorageClass and a PVC.
+// +kubebuilder:validation:XValidation:rule="self.size == oldSelf.size",message="resizing a volume is not supported yet"
+// +kubebuilder:validation:XValidation:rule="self.replicas == oldSelf.replicas",message="the number of replicas cannot change yet"
+type VolumeSpec struct {
+	// Size is what the application sees, in bytes; a multiple of 1Mi.
+	Size resource.Quantity `json:"size"`
+	// Replicas is the number of copies, each on a host of its own.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=7
+	// +kubebuilder:default=3
+	Replicas int32 `json:"replicas,omitempty"`
+	// Consistency is how many replicas have a write before it is
+	// acknowledged: a quorum (more than half), or all.
+	// +kubebuilder:validation:Enum=quorum;all
+	// +kubebuilder:default=quorum
+	Consistency string `json:"consistency,omitempty"`
+	// Durability is when a write is on stable storage: at the next flush
+	// (as with any disk that has a write cache), or always.
+	// +kubebuilder:validation:Enum=flush;always
+	// +kubebuilder:default=flush
+	Durability string `json:"durability,omitempty"`
+	// Compression of the data on the replicas.
+	// +kubebuilder:validation:Enum=lz4;"off"
+	// +kubebuilder:default=lz4
+	Compression string `json:"compression,omitempty"`
+	// Pool names the StoragePool of the replicas; any pool when empty.
+	// +optional
+	Pool string `json:"pool,omitempty"`
+	// PoolSelector picks StoragePools by label; any pool when absent.
+	// +optional
+	PoolSelector *metav1.LabelSelector `json:"poolSelector,omitempty"`
+	// PreferredNode is where the consumer was first scheduled: a replica
+	// and the target go there when possible.
+	// +optional
+	PreferredNode string `json:"preferredNode,omitempty"`
+	// Attachment is the one node that may use the volume now, set by the
+	// CSI controller. The target admits no other host.
+	// +optional
+	Attachment *VolumeAttachment `json:"attachment,omitempty"`
+}
+
+// VolumeAttachment gives a volume to one node.
+type VolumeAttachment struct {
+	Node string `json:"node"`
+	// ID is new for each attachment: a host that comes back with an older
+	// one is refused.
+	ID       string `json:"id"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+}
+
+// The replica states, as the target sees them.
+const (
+	ReplicaInSync     = "InSync"     // has every operation, counts
+	ReplicaCatchingUp = "CatchingUp" // receives the operations it missed
+	ReplicaRebuilding = "Rebuilding" // receives the blocks it missed; does not count
+	ReplicaOffline    = "Offline"    // not connected
+	ReplicaFailed     = "Failed"     // refused or broken; see reason
+	ReplicaUnknown    = "Unknown"    // no target has spoken to it yet
+)
+
+// VolumeReplica is one copy of the volume.
+type VolumeReplica struct {
+	// ID is unique within the volume and never used again: r0, r1, …
+	ID   string `json:"id"`
+	Node string `json:"node"`
+	Pool string `json:"pool"`
+	// Address is host:port of the replica's Service.
+	Address string `json:"address,omitempty"`
+	// State, Reason and Message are written by the target.
+	State   string `json:"state,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// VolumeTarget is where the volume is served, written by the target.
+type VolumeTarget struct {
+	Pod  string `json:"pod,omitempty"`
+	Node string `json:"node,omitempty"`
+	// Address is host:port of NVMe/TCP, a Service that outlives the pod;
+	// written by the operator.
+	Address string `json:"address,omitempty"`
+	// Attachment is the ID of the attachment this target admits; an older
+	// one's hosts have been cut off.
+	Attachment string `json:"attachment,omitempty"`
+}
+
+// The volume states.
+const (
+	VolumePending   = "Pending"   // not placed, or never served
+	VolumeHealthy   = "Healthy"   // serving, every replica in sync
+	VolumeDegraded  = "Degraded"  // serving, not every replica in sync
+	VolumeSuspended = "Suspended" // I/O waits for replicas
+	VolumeDeleting  = "Deleting"
+)
+
+// VolumeStatus is the truth about the volume. Epoch, Holder, Initialized and
+// Voters are the replication's own record: they are changed by compare-and-swap
+// only, and editing them by hand loses data.
+type VolumeStatus struct {
+	// Epoch is the fencing generation of the newest target.
+	Epoch int64 `json:"epoch,omitempty"`
+	// Holder is the instance that acquired the epoch.
+	Holder string `json:"holder,omitempty"`
+	// Initialized is set before the first write is accepted: from then on
+	// an empty replica counts for nothing.
+	Initialized bool `json:"initialized,omitempty"`
+	// Voters are the replicas that count.
+	// +optional
+	Voters []string `json:"voters,omitempty"`
+	// State sums the conditions up.
+	State string `json:"state,omitempty"`
+	// InSync is "in sync/voters" for people.
+	InSync string `json:"inSync,omitempty"`
+	// +optional
+	Target VolumeTarget `json:"target,omitempty"`
+	// +listType=map
+	// +listMapKey=id
+	// +optional
+	Replicas []VolumeReplica `json:"replicas,omitempty"`
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// The condition types of a Volume.
+const (
+	ConditionPlaced   = "Placed"   // every replica has a node (operator)
+	ConditionServing  = "Serving"  // a target has a quorum and accepts I/O (target)
+	ConditionHealthy  = "Healthy"  // every replica is in sync (target)
+	ConditionPrefix   = "Complete" // False after an unclean recovery: unflushed writes may be missing (target)
+	ConditionDeleting = "Deleting" // what deletion waits for (operator)
+)
+
+// Volume is one replicated block device, the one behind a PersistentVolume of
+// the same name.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=cvol
+// +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
+// +kubebuilder:printcolumn:name="In Sync",type=string,JSONPath=`.status.inSync`
+// +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.spec.size`
+// +kubebuilder:printcolumn:name="Consistency",type=string,JSONPath=`.spec.consistency`
+// +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.status.target.node`
+// +kubebuilder:printcolumn:name="Attached",type=string,JSONPath=`.spec.attachment.node`
+// +kubebuilder:printcolumn:name="Epoch",type=integer,priority=1,JSONPath=`.status.epoch`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.status=="False")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Volume struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   VolumeSpec   `json:"spec"`
+	Status VolumeStatus `json:"status,omitempty"`
+}
+
+// VolumeList is a list of Volumes.
+// +kubebuilder:object:root=true
+type VolumeList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Volume `json:"items"`
+}

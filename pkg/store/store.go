@@ -1,0 +1,102 @@
+// Package store defines what a replica keeps its volume in: one Store is one
+// replica's copy of one volume. pkg/store/dmu implements it on the DMU of ZFS,
+// pkg/store/memstore in memory with crash clones; storetest holds the
+// conformance suite both pass.
+//
+// # Contract
+//
+// The content is a flat range of bytes beside a mark (a Seq) and a small
+// metadata record. Apply changes content and mark atomically: after a crash
+// the store reads back as the result of some prefix of the operations applied,
+// at least every one before the last completed Flush, and the mark says exactly
+// which.
+//
+// # Concurrency
+//
+// Apply, SetMeta and Close are called by one goroutine at a time; ReadAt,
+// Flush, Changed and Status by any number beside it. A Flush covers the Apply
+// calls that returned before it began.
+package store
+
+import (
+	"errors"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+)
+
+// Kind says what an Op does.
+type Kind uint8
+
+// The kinds.
+const (
+	Write Kind = iota + 1 // Data replaces the Extent's content
+	Unmap                 // the Extent reads as zeroes; its space is freed
+	// Rebase moves the mark to Seq without changing content and forgets
+	// what is known of the states after Base: from here on every block
+	// that was, or will be, changed after Base counts as changed.
+	Rebase
+)
+
+// Op is one change. Ops of one Apply happen in order.
+type Op struct {
+	Kind   Kind
+	Seq    history.Seq  // new mark, greater than the one before; 0 leaves the mark
+	Base   history.Seq  // Rebase only; at most the mark
+	Extent block.Extent // Write, Unmap: aligned to 512 bytes
+	Data   []byte       // Write only, len == Extent.Len; not kept after Apply returns
+}
+
+// MaxMeta bounds the metadata record, in bytes.
+const MaxMeta = 8 << 10
+
+// Info is a store's shape and state.
+type Info struct {
+	Size      uint64      // bytes
+	BlockSize uint32      // record size of the volume, bytes
+	Mark      history.Seq // last applied
+}
+
+// Store is one replica's copy of one volume.
+type Store interface {
+	Info() Info
+	// Apply performs ops in order; either all of them or, on error, a
+	// prefix that ends before the failed one, after which the store must be
+	// closed. Completion does not imply stability.
+	Apply(ops []Op) error
+	// ReadAt fills p from byte off. It observes every Apply that returned
+	// before.
+	ReadAt(p []byte, off uint64) error
+	// Flush returns once everything applied before it is stable.
+	Flush() error
+	// Changed lists, ascending and merged, a superset of the blocks whose
+	// content was changed by operations after since: all that is allocated
+	// or was ever freed since, when since is 0 or older than what is
+	// remembered.
+	Changed(since history.Seq) ([]block.Extent, error)
+	Meta
+}
+
+// Meta is the part of a Store that holds the replica's own record, and ends it.
+type Meta interface {
+	// Meta returns a copy of the last record set, nil when there is none.
+	Meta() []byte
+	// SetMeta replaces the record and returns once it, and everything
+	// applied before, is stable.
+	SetMeta(b []byte) error
+	// Close flushes and releases the store.
+	Close() error
+}
+
+// The error classes; test with errors.Is.
+var (
+	ErrNotFound  = errors.New("extent does not exist or holds no volume")
+	ErrTruncated = errors.New("extent is shorter than it was made")
+	ErrCorrupt   = errors.New("checksum does not match")
+	ErrInUse     = errors.New("extent is in use by another process")
+	ErrNoSpace   = errors.New("no space left in the extent")
+	ErrFormat    = errors.New("extent is of a newer or foreign format")
+	ErrSuspended = errors.New("pool is suspended after failed writes")
+	ErrIO        = errors.New("input/output error")
+	ErrClosed    = errors.New("store is closed")
+)

@@ -1,0 +1,42 @@
+package target
+
+import (
+	"context"
+
+	"github.com/cask-storage/cask/pkg/quorum"
+)
+
+// Status is what a target tells people, on transitions only.
+type Status struct {
+	Epoch    uint64
+	Serving  bool   // has a quorum and accepts I/O
+	Reason   string // CamelCase, why not Serving; "Serving" when it is
+	Message  string // object, cause, next step
+	Unclean  string // not empty: the volume was reopened from the best copy, and why
+	Replicas []ReplicaStatus
+}
+
+// ReplicaStatus is one replica as the target sees it.
+type ReplicaStatus struct {
+	ID      quorum.ReplicaID
+	State   string // api/v1alpha1's Replica… states
+	Reason  string // CamelCase
+	Message string
+	// Progress of a rebuild, bytes; zero otherwise.
+	Done, Total uint64
+}
+
+// Reporter publishes a Status; it must not block for long.
+type Reporter interface {
+	Report(ctx context.Context, s Status) error
+}
+
+// Access decides which hosts may connect.
+type Access interface {
+	// Admit returns nil when the host of this NQN may use the volume now,
+	// else an error that says who may.
+	Admit(ctx context.Context, hostNQN string) error
+	// Changed is closed, and replaced, when an answer may have changed;
+	// established connections are then asked about again.
+	Changed() <-chan struct{}
+}

@@ -4,3 +4,6 @@
 // +kubebuilder:object:generate=true
 // +groupName=cask.storage
 package v1alpha1
+
+//go:generate go tool controller-gen object paths=.
+//go:generate go tool controller-gen crd paths=. output:crd:dir=../../deploy/crd

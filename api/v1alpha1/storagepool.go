@@ -36,7 +36,9 @@ type StoragePoolSpec struct {
 	OvercommitPercent *int32 `json:"overcommitPercent,omitempty"`
 }
 
-// PoolNode is one node's part of a pool, reported by its IO container.
+// PoolNode is one node's part of a pool, reported by its IO container with
+// server-side apply as field manager ioc-<node>. The operator only removes
+// entries, those of nodes that left the cluster or the pool.
 type PoolNode struct {
 	Name  string `json:"name"`
 	Ready bool   `json:"ready"`
@@ -71,8 +73,14 @@ type StoragePoolStatus struct {
 	Replicas  int32              `json:"replicas,omitempty"`
 }
 
+// The condition types of a StoragePool, written by the operator.
+const (
+	ConditionReady = "Ready" // every selected node is ready
+)
+
 // StoragePool is a set of directories on nodes that replicas are kept in.
 // +kubebuilder:object:root=true
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,48}[a-z0-9])?$')",message="a StoragePool's name starts with a letter, has letters, digits and '-' only, and at most 50 of them: the names of its pods are made from it"
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=csp
 // +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.status.readyNodes`

@@ -6,10 +6,13 @@ import (
 )
 
 // VolumeSpec is what the user declared, through a StorageClass and a PVC.
+// +kubebuilder:validation:XValidation:rule="!(has(self.pool) && has(self.poolSelector))",message="set pool or poolSelector, not both"
+// +kubebuilder:validation:XValidation:rule="self.consistency == oldSelf.consistency && self.durability == oldSelf.durability && self.compression == oldSelf.compression",message="consistency, durability and compression cannot change yet"
 // +kubebuilder:validation:XValidation:rule="self.size == oldSelf.size",message="resizing a volume is not supported yet"
 // +kubebuilder:validation:XValidation:rule="self.replicas == oldSelf.replicas",message="the number of replicas cannot change yet"
 type VolumeSpec struct {
 	// Size is what the application sees, in bytes; a multiple of 1Mi.
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && quantity(string(self)).isInteger() && quantity(string(self)).asInteger() % 1048576 == 0",message="size must be a positive multiple of 1Mi"
 	Size resource.Quantity `json:"size"`
 	// Replicas is the number of copies, each on a host of its own.
 	// +kubebuilder:validation:Minimum=1
@@ -32,6 +35,7 @@ type VolumeSpec struct {
 	Compression string `json:"compression,omitempty"`
 	// Pool names the StoragePool of the replicas; any pool when empty.
 	// +optional
+	// +kubebuilder:validation:MaxLength=50
 	Pool string `json:"pool,omitempty"`
 	// PoolSelector picks StoragePools by label; any pool when absent.
 	// +optional
@@ -48,9 +52,15 @@ type VolumeSpec struct {
 
 // VolumeAttachment gives a volume to one node.
 type VolumeAttachment struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[^:]+$`
 	Node string `json:"node"`
 	// ID is new for each attachment: a host that comes back with an older
 	// one is refused.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[^:]+$`
 	ID       string `json:"id"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
 }
@@ -65,7 +75,9 @@ const (
 	ReplicaUnknown    = "Unknown"    // no target has spoken to it yet
 )
 
-// VolumeReplica is one copy of the volume.
+// VolumeReplica is one copy of the volume. ID, Node, Pool and Address are the
+// operator's, State, Reason and Message the target's, Released the IO
+// container's.
 type VolumeReplica struct {
 	// ID is unique within the volume and never used again: r0, r1, …
 	ID   string `json:"id"`
@@ -77,17 +89,31 @@ type VolumeReplica struct {
 	State   string `json:"state,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 	Message string `json:"message,omitempty"`
+	// Released says that the extent is gone for good. The IO container of
+	// Node and Pool deletes the extent, and then sets this, only while all
+	// of these hold: the Volume has a deletionTimestamp, its condition
+	// Deleting is True with reason ReleasingExtents (see Volume.Releasing),
+	// and this entry names its own node and pool. By then the operator has
+	// seen the replica's last pod gone. Deleting what is not there counts as
+	// deleted. When every entry is released, or its Node is no longer in the
+	// cluster, the operator drops the finalizer. No other event, not the
+	// absence of the Volume either, ever makes anyone delete an extent.
+	// +optional
+	Released bool `json:"released,omitempty"`
 }
 
-// VolumeTarget is where the volume is served, written by the target.
+// VolumeTarget is where the volume is served, written by the target in the
+// same update that acquires its epoch.
 type VolumeTarget struct {
 	Pod  string `json:"pod,omitempty"`
 	Node string `json:"node,omitempty"`
 	// Address is host:port of NVMe/TCP, a Service that outlives the pod;
 	// written by the operator.
 	Address string `json:"address,omitempty"`
-	// Attachment is the ID of the attachment this target admits; an older
-	// one's hosts have been cut off.
+	// Attachment is the ID of the one attachment this target may have hosts
+	// of; those of any other have been cut off. It is published before the
+	// first host of an attachment is admitted, and cleared only after the
+	// last was cut off: when empty, this target serves nobody.
 	Attachment string `json:"attachment,omitempty"`
 }
 
@@ -139,11 +165,16 @@ const (
 	ConditionDeleting = "Deleting" // what deletion waits for (operator)
 )
 
+// ReasonReleasingExtents is the reason of ConditionDeleting from which on the
+// IO containers delete the extents of a Volume; see VolumeReplica.Released.
+const ReasonReleasingExtents = "ReleasingExtents"
+
 // Volume is one replicated block device, the one behind a PersistentVolume of
 // the same name.
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=cvol
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,48}[a-z0-9])?$')",message="a Volume's name starts with a letter, has letters, digits and '-' only, and at most 50 of them: the names of its pods are made from it"
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
 // +kubebuilder:printcolumn:name="In Sync",type=string,JSONPath=`.status.inSync`
 // +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.spec.size`
@@ -159,6 +190,20 @@ type Volume struct {
 
 	Spec   VolumeSpec   `json:"spec"`
 	Status VolumeStatus `json:"status,omitempty"`
+}
+
+// Releasing reports whether the extents of the volume are to be deleted now;
+// see VolumeReplica.Released.
+func (v *Volume) Releasing() bool {
+	if v.DeletionTimestamp == nil {
+		return false
+	}
+	for _, c := range v.Status.Conditions {
+		if c.Type == ConditionDeleting {
+			return c.Status == metav1.ConditionTrue && c.Reason == ReasonReleasingExtents
+		}
+	}
+	return false
 }
 
 // VolumeList is a list of Volumes.

@@ -1,0 +1,46 @@
+package v1alpha1
+
+// DriverName is the CSI driver's.
+const DriverName = "csi.cask.storage"
+
+// Namespace is where Cask's own pods run unless told otherwise.
+const Namespace = "cask-system"
+
+// Labels on what belongs to a Volume or a StoragePool.
+const (
+	LabelVolume  = "cask.storage/volume"  // name of the Volume
+	LabelRole    = "cask.storage/role"    // RoleTarget, RoleReplica or RoleIOC
+	LabelReplica = "cask.storage/replica" // ID of the replica in its Volume
+	LabelPool    = "cask.storage/pool"    // name of the StoragePool
+)
+
+// Values of LabelRole.
+const (
+	RoleTarget  = "target"
+	RoleReplica = "replica"
+	RoleIOC     = "ioc"
+)
+
+// Finalizers. Each holds its object until the data below it is accounted for.
+const (
+	FinalizerData     = "cask.storage/data"     // on Volumes: until every extent is released
+	FinalizerReplicas = "cask.storage/replicas" // on StoragePools: until no Volume has a replica there
+)
+
+// Annotations of the handling of failed nodes.
+const (
+	// AnnotationFenced on a Volume keeps the attachment that was withdrawn
+	// from a failed node, as JSON of VolumeAttachment: it is given back when
+	// the node returns before another had the volume.
+	AnnotationFenced = "cask.storage/fenced-attachment"
+	// AnnotationTainted on a Node marks its out-of-service taint as ours,
+	// to be removed by us.
+	AnnotationTainted = "cask.storage/out-of-service"
+)
+
+// Ports of a volume's pods and Services.
+const (
+	PortNVMe        = 4420 // target: NVMe/TCP
+	PortReplication = 4500 // replica
+	PortHealth      = 9500 // both: /healthz, /readyz, /metrics
+)

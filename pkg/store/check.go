@@ -1,0 +1,75 @@
+package store
+
+import (
+	"fmt"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+)
+
+// Alignment is what every Extent of an Op is aligned to, in bytes.
+const Alignment = 512
+
+// MaxOp bounds the data of one Write, in bytes: it is applied in one
+// transaction.
+const MaxOp = 8 << 20
+
+// Check validates ops, to be applied in order to a store of shape i. The error
+// is of class block.ErrRange.
+func (i Info) Check(ops []Op) error {
+	mark := i.Mark
+	for n := range ops {
+		if err := i.check(&ops[n], mark); err != nil {
+			return fmt.Errorf("operation %d of %d: %w", n+1, len(ops), err)
+		}
+		mark = ops[n].after(mark)
+	}
+	return nil
+}
+
+// after is the mark once o was applied.
+func (o *Op) after(mark history.Seq) history.Seq {
+	if o.Kind == Rebase || o.Seq != 0 {
+		return o.Seq
+	}
+	return mark
+}
+
+func (i Info) check(o *Op, mark history.Seq) error {
+	if o.Kind == Rebase {
+		if o.Base > mark {
+			return fmt.Errorf("rebase on %d, beyond the mark %d: %w", o.Base, mark, block.ErrRange)
+		}
+		return nil
+	}
+	if o.Kind != Write && o.Kind != Unmap {
+		return fmt.Errorf("unknown kind %d: %w", o.Kind, block.ErrRange)
+	}
+	if o.Seq != 0 && o.Seq <= mark {
+		return fmt.Errorf("seq %d is not beyond the mark %d: %w", o.Seq, mark, block.ErrRange)
+	}
+	e := o.Extent
+	if e.Off%Alignment != 0 || e.Len%Alignment != 0 || e.Off > i.Size || e.Len > i.Size-e.Off {
+		return fmt.Errorf("extent %v of a store of %d bytes: %w", e, i.Size, block.ErrRange)
+	}
+	if o.Kind == Write && (uint64(len(o.Data)) != e.Len || e.Len > MaxOp) {
+		return fmt.Errorf("write of %v with %d bytes of data, at most %d: %w", e, len(o.Data), MaxOp, block.ErrRange)
+	}
+	return nil
+}
+
+// CheckRead validates a read of n bytes from off.
+func (i Info) CheckRead(n int, off uint64) error {
+	if off > i.Size || uint64(n) > i.Size-off {
+		return fmt.Errorf("read of %d+%d of a store of %d bytes: %w", off, n, i.Size, block.ErrRange)
+	}
+	return nil
+}
+
+// CheckMeta validates a metadata record's length.
+func CheckMeta(b []byte) error {
+	if len(b) > MaxMeta {
+		return fmt.Errorf("metadata record of %d bytes, at most %d: %w", len(b), MaxMeta, block.ErrRange)
+	}
+	return nil
+}

@@ -1,0 +1,360 @@
+// Package memstore is a store.Store in memory, for tests and simulators: it
+// can crash, fail on demand and be cloned.
+//
+// # Crashes
+//
+// What was applied since the last completed Flush, SetMeta or Rebase is kept
+// with its undo record. Crash returns the store as it comes back from a loss
+// of power: some prefix of that, chosen by the random source given, is there
+// and the rest never happened. Nothing here depends on time or scheduling:
+// the same calls with the same source give the same store.
+//
+// # Changed blocks
+//
+// Each block remembers the Seq that last changed it; an operation without one
+// counts as the next after the mark. Options.Coarse makes the answers coarser,
+// as those of an engine with few checkpoints are.
+//
+// # Concurrency
+//
+// As store.Store; one mutex guards everything.
+package memstore
+
+import (
+	"fmt"
+	"maps"
+	"math/rand"
+	"slices"
+	"sync"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+// maxPending bounds the operations that a crash may undo: beyond it the
+// oldest become stable by themselves, as in a transaction group.
+const maxPending = 4096
+
+// Options shape a Store.
+type Options struct {
+	Size      uint64      // bytes, a multiple of store.Alignment
+	BlockSize uint32      // bytes, a multiple of store.Alignment; 4096 when 0
+	Coarse    history.Seq // Changed knows only states whose Seq is a multiple; exact when 0
+}
+
+// Store implements store.Store.
+type Store struct {
+	opt Options
+
+	mu     sync.Mutex
+	closed bool
+	failed error // of an Apply: everything that changes is refused after it
+	st     state
+	undo   []undo // of what is not stable yet, oldest first
+	faults [calls]fault
+}
+
+// state is a store's content. Blocks are never changed in place: states share
+// them.
+type state struct {
+	mark    history.Seq
+	blocks  map[uint64][]byte      // by block number; absent reads as zeroes
+	changed map[uint64]history.Seq // by block number: the Seq that changed it last
+	meta    []byte
+}
+
+// undo takes one operation back.
+type undo struct {
+	mark   history.Seq
+	blocks []undoBlock
+}
+
+type undoBlock struct {
+	n       uint64
+	data    []byte // nil: was absent
+	changed history.Seq
+}
+
+// New makes an empty store with mark 0.
+func New(opt Options) *Store {
+	if opt.BlockSize == 0 {
+		opt.BlockSize = 4096
+	}
+	return &Store{opt: opt, st: state{
+		blocks:  map[uint64][]byte{},
+		changed: map[uint64]history.Seq{},
+	}}
+}
+
+// Clone is an open store with the same content and the same operations still
+// unstable, whether s is closed or not. Injected faults are not cloned.
+func (s *Store) Clone() *Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &Store{
+		opt:  s.opt,
+		undo: slices.Clone(s.undo),
+		st: state{
+			mark:    s.st.mark,
+			blocks:  maps.Clone(s.st.blocks),
+			changed: maps.Clone(s.st.changed),
+			meta:    slices.Clone(s.st.meta),
+		},
+	}
+}
+
+// Crash is an open store in the state that s comes back with when it loses
+// its memory now; s itself is left as it is.
+func (s *Store) Crash(rng *rand.Rand) *Store {
+	c := s.Clone()
+	for lost := rng.Intn(len(c.undo) + 1); lost > 0; lost-- {
+		c.takeBackLocked()
+	}
+	c.undo = nil
+	return c
+}
+
+// takeBackLocked undoes the last operation that is not stable.
+func (s *Store) takeBackLocked() {
+	u := s.undo[len(s.undo)-1]
+	s.undo = s.undo[:len(s.undo)-1]
+	s.st.mark = u.mark
+	for _, b := range slices.Backward(u.blocks) {
+		if b.data == nil {
+			delete(s.st.blocks, b.n)
+		} else {
+			s.st.blocks[b.n] = b.data
+		}
+		if b.changed == 0 {
+			delete(s.st.changed, b.n)
+		} else {
+			s.st.changed[b.n] = b.changed
+		}
+	}
+}
+
+// Unstable is how many operations a crash may lose now.
+func (s *Store) Unstable() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.undo)
+}
+
+// Info implements store.Store.
+func (s *Store) Info() store.Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.infoLocked()
+}
+
+func (s *Store) infoLocked() store.Info {
+	return store.Info{Size: s.opt.Size, BlockSize: s.opt.BlockSize, Mark: s.st.mark}
+}
+
+// usableLocked says why s cannot be changed, counting this call for faults.
+func (s *Store) usableLocked(c Call) error {
+	if s.closed {
+		return fmt.Errorf("%s: %w", c, store.ErrClosed)
+	}
+	if s.failed != nil {
+		return fmt.Errorf("%s after a failed Apply, close the store and open it again: %w", c, s.failed)
+	}
+	return s.faults[c].hit()
+}
+
+// Apply implements store.Store. A fault injected into it lets the first half
+// of ops happen.
+func (s *Store) Apply(ops []store.Op) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.infoLocked().Check(ops); err != nil {
+		return err
+	}
+	err := s.usableLocked(Apply)
+	if err != nil && (s.closed || s.failed != nil) {
+		return err
+	}
+	if err != nil {
+		ops = ops[:len(ops)/2]
+		s.failed = err
+	}
+	for i := range ops {
+		s.applyLocked(&ops[i])
+	}
+	if n := len(s.undo) - maxPending; n > 0 {
+		s.undo = slices.Clone(s.undo[n:])
+	}
+	return err
+}
+
+func (s *Store) applyLocked(o *store.Op) {
+	if o.Kind == store.Rebase {
+		s.rebaseLocked(o)
+		return
+	}
+	key := s.st.mark + 1
+	if o.Seq != 0 {
+		key = o.Seq
+	}
+	u := undo{mark: s.st.mark}
+	bs := uint64(s.opt.BlockSize)
+	for off := o.Extent.Off; off < o.Extent.End(); {
+		n, at := off/bs, off%bs
+		end := min(n*bs+bs, o.Extent.End())
+		u.blocks = append(u.blocks, undoBlock{n, s.st.blocks[n], s.st.changed[n]})
+		s.changeLocked(n, at, end-off, o.Data[min(off-o.Extent.Off, uint64(len(o.Data))):])
+		s.st.changed[n] = key
+		off = end
+	}
+	if o.Seq != 0 {
+		s.st.mark = o.Seq
+	}
+	s.undo = append(s.undo, u)
+}
+
+// changeLocked replaces n bytes from at of block b, by zeroes when data is
+// empty.
+func (s *Store) changeLocked(b, at, n uint64, data []byte) {
+	bs := uint64(s.opt.BlockSize)
+	if len(data) == 0 && n == bs {
+		delete(s.st.blocks, b)
+		return
+	}
+	fresh := make([]byte, bs)
+	copy(fresh, s.st.blocks[b])
+	if len(data) == 0 {
+		clear(fresh[at : at+n])
+	} else {
+		copy(fresh[at:at+n], data)
+	}
+	s.st.blocks[b] = fresh
+}
+
+// rebaseLocked is stable at once, with all that was applied before it.
+func (s *Store) rebaseLocked(o *store.Op) {
+	base := min(o.Base, o.Seq)
+	for n, c := range s.st.changed {
+		if c > base {
+			s.st.changed[n] = o.Seq + 1
+		}
+	}
+	s.st.mark = o.Seq
+	s.undo = nil
+}
+
+// ReadAt implements store.Store.
+func (s *Store) ReadAt(p []byte, off uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.infoLocked().CheckRead(len(p), off); err != nil {
+		return err
+	}
+	if s.closed {
+		return fmt.Errorf("read: %w", store.ErrClosed)
+	}
+	if err := s.faults[Read].hit(); err != nil {
+		return err
+	}
+	bs := uint64(s.opt.BlockSize)
+	for len(p) > 0 {
+		n := min(bs-off%bs, uint64(len(p)))
+		if b := s.st.blocks[off/bs]; b != nil {
+			copy(p[:n], b[off%bs:])
+		} else {
+			clear(p[:n])
+		}
+		p, off = p[n:], off+n
+	}
+	return nil
+}
+
+// Flush implements store.Store.
+func (s *Store) Flush() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usableLocked(Flush); err != nil {
+		return err
+	}
+	s.undo = nil
+	return nil
+}
+
+// Changed implements store.Store.
+func (s *Store) Changed(since history.Seq) ([]block.Extent, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("changed: %w", store.ErrClosed)
+	}
+	if err := s.faults[Changed].hit(); err != nil {
+		return nil, err
+	}
+	since = min(since, s.st.mark)
+	if s.opt.Coarse > 1 {
+		since -= since % s.opt.Coarse
+	}
+	var ns []uint64
+	for n, c := range s.st.changed {
+		if c > since {
+			ns = append(ns, n)
+		}
+	}
+	slices.Sort(ns)
+	return s.merge(ns), nil
+}
+
+// merge turns ascending block numbers into extents.
+func (s *Store) merge(ns []uint64) []block.Extent {
+	var out []block.Extent
+	bs := uint64(s.opt.BlockSize)
+	for _, n := range ns {
+		off := n * bs
+		length := min(bs, s.opt.Size-off)
+		if k := len(out); k > 0 && out[k-1].End() == off {
+			out[k-1].Len += length
+		} else {
+			out = append(out, block.Extent{Off: off, Len: length})
+		}
+	}
+	return out
+}
+
+// Meta implements store.Meta.
+func (s *Store) Meta() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.st.meta)
+}
+
+// SetMeta implements store.Meta.
+func (s *Store) SetMeta(b []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := store.CheckMeta(b); err != nil {
+		return err
+	}
+	if err := s.usableLocked(SetMeta); err != nil {
+		return err
+	}
+	s.st.meta = append([]byte{}, b...)
+	s.undo = nil
+	return nil
+}
+
+// Close implements store.Meta. A closed store is opened again by Clone, or
+// by Crash when it failed.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("close: %w", store.ErrClosed)
+	}
+	s.closed = true
+	if s.failed == nil {
+		s.undo = nil
+	}
+	return nil
+}
+
+var _ store.Store = (*Store)(nil)

@@ -1,0 +1,197 @@
+package storetest
+
+import (
+	"bytes"
+	"math/rand"
+	"testing"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+const sector = store.Alignment
+
+// Model is the dumb twin of a store: every operation it was given, and the
+// content and mark after any number of them.
+type Model struct {
+	Size uint64
+	Ops  []store.Op
+}
+
+// At is the content and the mark after the first n operations.
+func (m *Model) At(n int) ([]byte, history.Seq) {
+	content := make([]byte, m.Size)
+	var mark history.Seq
+	for i := range m.Ops[:n] {
+		o := &m.Ops[i]
+		at := content[o.Extent.Off:o.Extent.End()]
+		switch o.Kind {
+		case store.Write:
+			copy(at, o.Data)
+		case store.Unmap:
+			clear(at)
+		}
+		if o.Seq != 0 || o.Kind == store.Rebase {
+			mark = o.Seq
+		}
+	}
+	return content, mark
+}
+
+// Gen makes random operations, numbered from Seq on.
+type Gen struct {
+	Rng  *rand.Rand
+	Size uint64
+	Seq  history.Seq // of the last operation made
+}
+
+// Op is the next operation: mostly small writes, some large, some unmaps, now
+// and then one that carries nothing but its Seq.
+func (g *Gen) Op() store.Op {
+	g.Seq += history.Seq(1 + g.Rng.Intn(3))
+	o := store.Op{Kind: store.Write, Seq: g.Seq}
+	limit := uint64(32 << 10)
+	switch g.Rng.Intn(20) {
+	case 0, 1, 2:
+		o.Kind = store.Unmap
+	case 3:
+		o.Kind, limit = store.Unmap, g.Size
+	case 4:
+		limit = 512 << 10
+	case 5:
+		o.Kind, limit = store.Unmap, 0
+	}
+	if limit > 0 {
+		limit = sector + uint64(g.Rng.Int63n(int64(limit)))
+	}
+	o.Extent.Len = min(limit, g.Size) / sector * sector
+	o.Extent.Off = uint64(g.Rng.Int63n(int64(g.Size-o.Extent.Len)+1)) / sector * sector
+	if o.Kind == store.Write {
+		o.Data = pattern(g.Rng, o.Extent.Len)
+	}
+	return o
+}
+
+// pattern is n bytes that compress about two to one and are rarely repeated.
+func pattern(rng *rand.Rand, n uint64) []byte {
+	p := make([]byte, n)
+	for i := 0; i < len(p); i += sector {
+		rng.Read(p[i : i+sector/2])
+	}
+	return p
+}
+
+// write is a Write of one repeated byte.
+func write(seq history.Seq, off, n uint64, b byte) store.Op {
+	return store.Op{Kind: store.Write, Seq: seq, Extent: block.Extent{Off: off, Len: n},
+		Data: bytes.Repeat([]byte{b}, int(n))}
+}
+
+func unmap(seq history.Seq, off, n uint64) store.Op {
+	return store.Op{Kind: store.Unmap, Seq: seq, Extent: block.Extent{Off: off, Len: n}}
+}
+
+func rebase(seq, base history.Seq) store.Op {
+	return store.Op{Kind: store.Rebase, Seq: seq, Base: base}
+}
+
+func apply(t *testing.T, s store.Store, ops ...store.Op) {
+	t.Helper()
+	if err := s.Apply(ops); err != nil {
+		t.Fatalf("apply: %v", err)
+	}
+}
+
+func flush(t *testing.T, s store.Store) {
+	t.Helper()
+	if err := s.Flush(); err != nil {
+		t.Fatalf("flush: %v", err)
+	}
+}
+
+func closeStore(t *testing.T, s store.Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+}
+
+// Content reads all of s.
+func Content(t *testing.T, s store.Store) []byte {
+	t.Helper()
+	p := make([]byte, s.Info().Size)
+	const step = 1 << 20
+	for off := 0; off < len(p); off += step {
+		if err := s.ReadAt(p[off:min(off+step, len(p))], uint64(off)); err != nil {
+			t.Fatalf("read at %d: %v", off, err)
+		}
+	}
+	return p
+}
+
+// FirstDiff is the first byte at which a and b differ, -1 when they do not.
+func FirstDiff(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	for i := range a {
+		if i >= len(b) || a[i] != b[i] {
+			return i
+		}
+	}
+	return len(a)
+}
+
+func wantContent(t *testing.T, s store.Store, want []byte) {
+	t.Helper()
+	if at := FirstDiff(Content(t, s), want); at >= 0 {
+		t.Fatalf("content differs from the model first at byte %d (block %d of 512)", at, at/sector)
+	}
+}
+
+func wantMark(t *testing.T, s store.Store, want history.Seq) {
+	t.Helper()
+	if got := s.Info().Mark; got != want {
+		t.Fatalf("mark is %d, want %d", got, want)
+	}
+}
+
+func changed(t *testing.T, s store.Store, since history.Seq) []block.Extent {
+	t.Helper()
+	ext, err := s.Changed(since)
+	if err != nil {
+		t.Fatalf("changed since %d: %v", since, err)
+	}
+	end := uint64(0)
+	for i, e := range ext {
+		if e.Len == 0 || e.End() > s.Info().Size || i > 0 && e.Off <= end {
+			t.Fatalf("changed since %d: extent %d %v is empty, out of range, or not merged and ascending after %d", since, i, e, end)
+		}
+		end = e.End()
+	}
+	return ext
+}
+
+// covers reports whether ext includes every sector for which a and b differ,
+// and the first that it does not.
+func covers(ext []block.Extent, a, b []byte) (uint64, bool) {
+	for off := uint64(0); off < uint64(len(a)); off += sector {
+		if bytes.Equal(a[off:off+sector], b[off:off+sector]) {
+			continue
+		}
+		if !includes(ext, off) {
+			return off, false
+		}
+	}
+	return 0, true
+}
+
+func includes(ext []block.Extent, off uint64) bool {
+	for _, e := range ext {
+		if off >= e.Off && off < e.End() {
+			return true
+		}
+	}
+	return false
+}

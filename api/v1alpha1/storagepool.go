@@ -15,6 +15,7 @@ type StoragePoolSpec struct {
 	// Directory is an absolute path on every selected node.
 	// +kubebuilder:validation:Pattern=`^/([^/]+/)*[^/]+$`
 	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="!self.split('/').exists(p, p == '.' || p == '..')",message="the directory is a path without . and .."
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="the directory of a pool cannot change; make a second pool"
 	Directory string `json:"directory"`
 	// NodeSelector picks the nodes; all nodes when absent.
@@ -50,9 +51,13 @@ type PoolNode struct {
 	Free     resource.Quantity `json:"free,omitempty"`
 	// Promised is the sum of the extents' full sizes.
 	Promised resource.Quantity `json:"promised,omitempty"`
-	Extents  int32             `json:"extents,omitempty"`
-	Reason   string            `json:"reason,omitempty"`
-	Message  string            `json:"message,omitempty"`
+	// Available is what can still be promised here, by the pool's reserve
+	// and overcommit and what others keep on the file system. The operator
+	// places no more than that.
+	Available resource.Quantity `json:"available,omitempty"`
+	Extents   int32             `json:"extents,omitempty"`
+	Reason    string            `json:"reason,omitempty"`
+	Message   string            `json:"message,omitempty"`
 }
 
 // StoragePoolStatus is what the nodes report.

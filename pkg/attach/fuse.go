@@ -245,7 +245,7 @@ func mountConn(conn int, name string) (root int, err error) {
 func newServer(t *tree, conn int) (*fuse.Server, error) {
 	return fuse.NewServer(t, "/dev/fd/"+strconv.Itoa(conn), &fuse.MountOptions{
 		MaxWrite: maxRequest, MaxBackground: maxBackground, MaxInflightRequestBytes: maxInflight,
-		ExtraCapabilities: fuse.CAP_ASYNC_DIO, DisableXAttrs: true, DisableReadDirPlus: true,
+		ExtraCapabilities: fuse.CAP_ASYNC_DIO, DisableXAttrs: true, DisableReadDirPlus: true, DisableSplice: true,
 		Name: "cask", Logger: log.New(fuseLog{t.log}, "", 0),
 	})
 }

@@ -34,6 +34,9 @@ type Options struct {
 	// Name is the volume's, for people: losetup shows it.
 	Name     string
 	ReadOnly bool
+	// Found is called with the identity of the served file before a loop
+	// device is put on it, for a record that a crash leaves behind.
+	Found func(loop.Backing) error
 	// Log is slog.Default when nil.
 	Log *slog.Logger
 }
@@ -94,6 +97,15 @@ func configure(root int, o Options, g block.Geometry) (loop.Device, error) {
 		return loop.Device{}, fmt.Errorf("open the served file: %w", err)
 	}
 	defer unix.Close(fd)
+	if o.Found != nil {
+		b, err := loop.BackingOf(fd)
+		if err != nil {
+			return loop.Device{}, err
+		}
+		if err := o.Found(b); err != nil {
+			return loop.Device{}, err
+		}
+	}
 	return loop.Configure(loop.Config{File: fd, Name: o.Name, BlockSize: g.BlockSize, ReadOnly: o.ReadOnly})
 }
 

@@ -1,0 +1,82 @@
+//go:build linux
+
+package agent
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"time"
+)
+
+// Spec says what to attach.
+type Spec struct {
+	Volume   string `json:"volume"`
+	Address  string `json:"address"` // host:port of NVMe/TCP
+	NQN      string `json:"nqn"`     // of the subsystem
+	NSID     uint32 `json:"nsid"`
+	HostNQN  string `json:"hostNQN"` // new for each attachment
+	ReadOnly bool   `json:"readOnly,omitempty"`
+}
+
+const (
+	maxNQN     = 223 // of the NVMe specification
+	maxVolumes = 1024
+)
+
+var volumeName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+
+// Validate checks what a caller sent.
+func (s Spec) Validate() error {
+	if !volumeName.MatchString(s.Volume) {
+		return fmt.Errorf("%w: volume name %q: lower-case letters, digits, - and . are wanted", ErrInvalid, s.Volume)
+	}
+	if _, _, err := net.SplitHostPort(s.Address); err != nil {
+		return fmt.Errorf("%w: volume %s: address %q: host:port is wanted", ErrInvalid, s.Volume, s.Address)
+	}
+	for what, nqn := range map[string]string{"nqn": s.NQN, "hostNQN": s.HostNQN} {
+		if nqn == "" || len(nqn) > maxNQN {
+			return fmt.Errorf("%w: volume %s: %s of %d bytes: 1 to %d are wanted", ErrInvalid, s.Volume, what, len(nqn), maxNQN)
+		}
+	}
+	if s.NSID == 0 || s.NSID == 0xffffffff {
+		return fmt.Errorf("%w: volume %s: namespace %#x", ErrInvalid, s.Volume, s.NSID)
+	}
+	return nil
+}
+
+// The paths an attachment can take.
+const (
+	PathUser   = "user-space"      // FUSE and a loop device
+	PathKernel = "kernel-nvme-tcp" // the kernel's own host
+)
+
+// Link is the state of the connection to the target.
+type Link struct {
+	// Connected is false while requests wait for the target.
+	Connected bool `json:"connected"`
+	// Refused says that the target is there and does not admit this host:
+	// the volume was given to another.
+	Refused bool      `json:"refused,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	Message string    `json:"message,omitempty"`
+}
+
+// Info is one attachment.
+type Info struct {
+	Spec   Spec   `json:"spec"`
+	Device string `json:"device"`
+	Path   string `json:"path"`
+	// Why this path was taken.
+	Why  string `json:"why"`
+	Link Link   `json:"link"`
+	PID  int    `json:"pid,omitempty"`
+}
+
+// DetachRequest names a volume to detach.
+type DetachRequest struct {
+	Volume string `json:"volume"`
+	// Force fails every request in flight and takes the device away from
+	// under whoever still uses it.
+	Force bool `json:"force,omitempty"`
+}

@@ -1,0 +1,91 @@
+package replica
+
+import (
+	"fmt"
+
+	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+// change applies a run of Apply and Copy messages as one batch.
+func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
+	ops := make([]store.Op, 0, len(ms))
+	next := c.applied + 1
+	for i := range ms {
+		m := &ms[i]
+		if !c.obeyed(conn, m, reply) {
+			return false
+		}
+		if c.rec.Membership == replication.Failed {
+			reply(c.state())
+			return false
+		}
+		op, ok := c.operation(m)
+		if !ok || (m.Type == replication.Apply && m.Seq != next) {
+			return c.bad(m, reply)
+		}
+		if m.Type == replication.Apply {
+			next++
+		}
+		ops = append(ops, op)
+	}
+	if err := c.store.Apply(ops); err != nil {
+		c.setFailed(fmt.Errorf("apply operations %d to %d: %w", c.applied+1, next-1, err))
+		reply(c.state())
+		return false
+	}
+	for _, op := range ops {
+		if op.Seq != 0 {
+			c.tail.push(op)
+		}
+	}
+	c.acknowledge(ms, reply)
+	return true
+}
+
+// acknowledge answers an applied batch: one Applied for all operations, one
+// Done for each Copy.
+func (c *Core) acknowledge(ms []replication.Message, reply Reply) {
+	before := c.applied
+	for i := range ms {
+		if ms[i].Type == replication.Copy {
+			reply(replication.Message{Type: replication.Done, ID: ms[i].ID})
+		} else {
+			c.setApplied(ms[i].Seq)
+		}
+	}
+	if c.applied != before {
+		reply(replication.Message{Type: replication.Applied, Seq: c.applied})
+	}
+}
+
+// operation checks one message against the replica's state and the store's
+// contract.
+func (c *Core) operation(m *replication.Message) (store.Op, bool) {
+	op := m.Op()
+	if c.store == nil || m.Extent.Len == 0 || m.Extent.End() > c.store.Info().Size ||
+		m.Extent.Off%512 != 0 || m.Extent.Len%512 != 0 {
+		return op, false
+	}
+	if m.Type == replication.Copy {
+		op.Seq, op.Kind = 0, store.Write
+		if len(op.Data) == 0 {
+			op.Kind = store.Unmap
+		}
+		return op, c.rec.Membership == replication.Rebuilding && (op.Kind == store.Unmap || uint64(len(op.Data)) == m.Extent.Len)
+	}
+	switch op.Kind {
+	case store.Write:
+		if uint64(len(op.Data)) != m.Extent.Len {
+			return op, false
+		}
+	case store.Unmap:
+		if len(op.Data) != 0 {
+			return op, false
+		}
+	default:
+		return op, false
+	}
+	// A member applies only what it has recorded the epoch of.
+	return op, c.rec.Membership == replication.Rebuilding || c.rec.History.Last() == m.Epoch
+}

@@ -1,0 +1,308 @@
+package replica
+
+import (
+	"fmt"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+// Reply sends a message back on the connection that a request came from. It
+// does not block and may be called on any goroutine.
+type Reply func(replication.Message)
+
+// maxBatch bounds the operations of one store transaction batch.
+const maxBatch = 256
+
+// Handle obeys ms, which came in this order on conn. It returns false when
+// the connection must be closed.
+func (c *Core) Handle(conn ConnID, ms []replication.Message, reply Reply) bool {
+	for len(ms) > 0 {
+		n := changes(ms)
+		if n == 0 {
+			if !c.one(conn, &ms[0], reply) {
+				return false
+			}
+			n = 1
+		} else if !c.change(conn, ms[:n], reply) {
+			return false
+		}
+		ms = ms[n:]
+	}
+	return true
+}
+
+// changes counts the leading messages that change content.
+func changes(ms []replication.Message) int {
+	n := 0
+	for n < len(ms) && n < maxBatch && (ms[n].Type == replication.Apply || ms[n].Type == replication.Copy) {
+		n++
+	}
+	return n
+}
+
+// refuse answers a request of a connection that is not obeyed.
+func (c *Core) refuse(m *replication.Message, code replication.Code, text string) replication.Message {
+	return replication.Message{Type: replication.Refused, ID: m.ID, Code: code, Text: text, Promised: c.rec.Promised}
+}
+
+// obeyed checks the epoch rule: only the connection that said Hello last, with
+// the highest epoch promised.
+func (c *Core) obeyed(conn ConnID, m *replication.Message, reply Reply) bool {
+	if conn == c.current && m.Epoch == c.rec.Promised {
+		return true
+	}
+	reply(c.refuse(m, replication.OK, fmt.Sprintf("epoch %d is superseded, %d is promised", m.Epoch, c.rec.Promised)))
+	return false
+}
+
+//lint:dispatch
+func (c *Core) one(conn ConnID, m *replication.Message, reply Reply) bool {
+	if m.Type == replication.Hello {
+		return c.hello(conn, m, reply)
+	}
+	if !c.obeyed(conn, m, reply) {
+		return false
+	}
+	if c.rec.Membership == replication.Failed {
+		reply(c.state())
+		return false
+	}
+	if m.Type != replication.Format && m.Type != replication.Ping && c.store == nil {
+		reply(c.refuse(m, replication.ErrRequest, fmt.Sprintf("%v to a replica without an extent", m.Type)))
+		return false
+	}
+	switch m.Type {
+	case replication.Format:
+		return c.format(m, reply)
+	case replication.Adopt:
+		return c.adopt(m, reply)
+	case replication.Begin:
+		return c.begin(m, reply)
+	case replication.Rebuild:
+		return c.rebuild(m, reply)
+	case replication.Changed:
+		c.changed(m.ID, m.Base, reply)
+	case replication.Flush:
+		c.flush(m.ID, reply)
+	case replication.Read:
+		return c.read(conn, m, reply)
+	case replication.Tail:
+		c.tailOp(m, reply)
+	case replication.Ping:
+		reply(replication.Message{Type: replication.Pong, ID: m.ID, Seq: c.applied})
+	default:
+		reply(c.refuse(m, replication.ErrRequest, fmt.Sprintf("%v is not a request", m.Type)))
+		return false
+	}
+	return true
+}
+
+// hello promises the epoch and makes conn the one that is obeyed.
+func (c *Core) hello(conn ConnID, m *replication.Message, reply Reply) bool {
+	if m.Volume != c.cfg.Volume || m.Replica != c.cfg.Replica {
+		reply(c.refuse(m, replication.ErrForeign, fmt.Sprintf("this is replica %s of volume %s, not %s of %s",
+			c.cfg.Replica, c.cfg.Volume, m.Replica, m.Volume)))
+		return false
+	}
+	if m.Epoch < c.rec.Promised {
+		reply(c.refuse(m, replication.OK, fmt.Sprintf("epoch %d is superseded, %d is promised", m.Epoch, c.rec.Promised)))
+		return false
+	}
+	c.mu.Lock()
+	c.current = conn
+	c.mu.Unlock()
+	if m.Epoch > c.rec.Promised {
+		c.rec.Promised = m.Epoch
+		if err := c.persist(); err != nil {
+			c.setFailed(fmt.Errorf("promise of epoch %d: %w", m.Epoch, err))
+		}
+	}
+	reply(c.state())
+	return true
+}
+
+func (c *Core) format(m *replication.Message, reply Reply) bool {
+	if c.rec.Membership == replication.Blank {
+		s, err := c.cfg.Backing.Create(m.Size)
+		if err == nil {
+			c.store, c.rec.Membership = s, replication.Fresh
+			err = c.persist()
+		}
+		if err != nil {
+			c.setFailed(fmt.Errorf("make the extent: %w", err))
+		}
+	}
+	reply(c.state())
+	return c.rec.Membership != replication.Failed
+}
+
+// consistent reports whether h continues what the replica has.
+func (c *Core) consistent(h history.History) bool {
+	return len(h) > 0 && h.Valid() && len(h) <= replication.MaxHistory &&
+		history.Common(c.rec.History, c.applied, h, c.applied) == c.applied
+}
+
+func (c *Core) adopt(m *replication.Message, reply Reply) bool {
+	if (c.rec.Membership != replication.Member && c.rec.Membership != replication.Fresh) || !c.consistent(m.History) {
+		return c.bad(m, reply)
+	}
+	c.rec.History = m.History
+	return c.recorded(m, reply)
+}
+
+func (c *Core) begin(m *replication.Message, reply Reply) bool {
+	rebuilt := c.rec.Membership == replication.Rebuilding && m.History.Valid()
+	if m.Seq != c.applied || m.History.Last() != m.Epoch || (!rebuilt && !c.consistent(m.History)) {
+		return c.bad(m, reply)
+	}
+	c.rec.History, c.rec.Membership, c.rec.Suspect, c.rec.Base = m.History, replication.Member, false, 0
+	return c.recorded(m, reply)
+}
+
+// recorded persists the record and answers.
+func (c *Core) recorded(m *replication.Message, reply Reply) bool {
+	if err := c.persist(); err != nil {
+		c.setFailed(fmt.Errorf("%v: %w", m.Type, err))
+		reply(c.state())
+		return false
+	}
+	reply(replication.Message{Type: replication.Done, ID: m.ID})
+	return true
+}
+
+// bad answers a request that breaks the protocol; the connection ends.
+func (c *Core) bad(m *replication.Message, reply Reply) bool {
+	text := fmt.Sprintf("%v does not fit %v", m, c)
+	c.cfg.Logf("refused: %s", text)
+	reply(c.refuse(m, replication.ErrRequest, text))
+	return false
+}
+
+// rebuild gives up being a prefix: first that is recorded, then the mark moves.
+func (c *Core) rebuild(m *replication.Message, reply Reply) bool {
+	most := c.applied
+	if c.rec.Membership == replication.Rebuilding {
+		most = c.rec.Base
+	}
+	if m.Base > most {
+		return c.bad(m, reply)
+	}
+	if c.rec.Membership != replication.Rebuilding {
+		c.rec.History = c.rec.History.At(m.Base)
+	}
+	c.rec.Membership, c.rec.Base, c.rec.Suspect = replication.Rebuilding, m.Base, false
+	err := c.persist()
+	if err == nil {
+		err = c.store.Apply([]store.Op{{Kind: store.Rebase, Seq: m.Seq, Base: m.Base}})
+	}
+	if err != nil {
+		c.setFailed(fmt.Errorf("start of the rebuild: %w", err))
+		reply(c.state())
+		return false
+	}
+	c.tail.clear()
+	c.setApplied(m.Seq)
+	c.changed(m.ID, m.Base, reply)
+	return true
+}
+
+func (c *Core) setApplied(s history.Seq) {
+	c.mu.Lock()
+	c.applied = s
+	c.mu.Unlock()
+}
+
+// later runs work on the store that may block.
+func (c *Core) later(f func(store.Store)) {
+	s := c.store
+	c.cfg.Run(func() { f(s) })
+}
+
+// failLater records a failure met outside Handle.
+func (c *Core) failLater(err error) {
+	c.mu.Lock()
+	if c.broken == nil {
+		c.broken = err
+	}
+	c.mu.Unlock()
+}
+
+func (c *Core) changed(id uint64, base history.Seq, reply Reply) {
+	c.later(func(s store.Store) {
+		m := replication.Message{Type: replication.Extents, ID: id}
+		var err error
+		if m.Extents, err = s.Changed(base); err != nil {
+			m.Code, m.Text = codeOf(err), err.Error()
+		}
+		m.Extents = coarsen(m.Extents, replication.MaxExtents)
+		reply(m)
+	})
+}
+
+// coarsen merges neighbours until at most n extents are left.
+func coarsen(es []block.Extent, n int) []block.Extent {
+	for len(es) > n {
+		half := es[:0:0]
+		for i := 0; i < len(es); i += 2 {
+			e := es[i]
+			if i+1 < len(es) {
+				e.Len = es[i+1].End() - e.Off
+			}
+			half = append(half, e)
+		}
+		es = half
+	}
+	return es
+}
+
+func (c *Core) flush(id uint64, reply Reply) {
+	c.later(func(s store.Store) {
+		m := replication.Message{Type: replication.Done, ID: id}
+		if err := s.Flush(); err != nil {
+			m.Code, m.Text = codeOf(err), err.Error()
+			c.failLater(fmt.Errorf("flush: %w", err))
+		}
+		reply(m)
+	})
+}
+
+func (c *Core) read(conn ConnID, m *replication.Message, reply Reply) bool {
+	if c.rec.Membership != replication.Member || m.Extent.Len > replication.MaxData || m.Extent.End() > c.store.Info().Size {
+		return c.bad(m, reply)
+	}
+	id, e := m.ID, m.Extent
+	c.later(func(s store.Store) {
+		buf := make([]byte, e.Len)
+		r := replication.Message{Type: replication.Data, ID: id, Extent: e}
+		if err := s.ReadAt(buf, e.Off); err != nil {
+			r.Code = codeOf(err)
+		} else {
+			r.Bufs = [][]byte{buf}
+		}
+		c.mu.Lock()
+		r.Seq = c.applied
+		stale := c.current != conn
+		c.mu.Unlock()
+		if !stale {
+			reply(r)
+		}
+	})
+	return true
+}
+
+func (c *Core) tailOp(m *replication.Message, reply Reply) {
+	r := replication.Message{Type: replication.TailOp, ID: m.ID, Seq: m.Seq}
+	op, ok := c.tail.get(m.Seq)
+	if !ok {
+		r.Code = replication.ErrGone
+	} else {
+		r.Kind, r.Extent = uint8(op.Kind), op.Extent
+		if len(op.Data) > 0 {
+			r.Bufs = [][]byte{op.Data}
+		}
+	}
+	reply(r)
+}

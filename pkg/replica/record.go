@@ -1,0 +1,61 @@
+package replica
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+// recordVersion is raised when an older Cask could not read the record
+// rightly; a replica never opens a record newer than its own version.
+const recordVersion = 1
+
+// record is what a replica keeps beside the content, as JSON in the store's
+// metadata: who it is, what it has promised, and whether it counts.
+type record struct {
+	Version    int                    `json:"version"`
+	Volume     string                 `json:"volume"`
+	Replica    string                 `json:"replica"`
+	Promised   history.Epoch          `json:"promised"`
+	Membership replication.Membership `json:"membership"`
+	History    history.History        `json:"history,omitempty"`
+	// Base is the last operation known to be common while Rebuilding.
+	Base history.Seq `json:"base,omitempty"`
+	// Running is set while a process has the store open: found set at
+	// start, the process before lost its memory.
+	Running bool `json:"running,omitempty"`
+	// Suspect is set from such a start until the next Begin.
+	Suspect bool `json:"suspect,omitempty"`
+}
+
+func (r record) marshal() ([]byte, error) {
+	b, err := json.Marshal(r)
+	if err == nil && len(b) > store.MaxMeta {
+		err = fmt.Errorf("record of replica %s is %d bytes, at most %d", r.Replica, len(b), store.MaxMeta)
+	}
+	return b, err
+}
+
+// errForeign is the class of a record that is another's, or too new.
+var errForeign = errors.New("extent belongs to another")
+
+func unmarshalRecord(b []byte, id Identity) (record, error) {
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("record of replica %s of volume %s: %v: %w", id.Replica, id.Volume, err, store.ErrCorrupt)
+	}
+	switch {
+	case r.Version > recordVersion:
+		return r, fmt.Errorf("extent was written by a newer Cask (record version %d, this one reads up to %d); upgrade first: %w", r.Version, recordVersion, errForeign)
+	case r.Volume != id.Volume || r.Replica != id.Replica:
+		return r, fmt.Errorf("extent holds replica %s of volume %s, not %s of %s; put the right extent in place: %w",
+			r.Replica, r.Volume, id.Replica, id.Volume, errForeign)
+	case len(r.History) > 0 && !r.History.Valid(), r.Membership > replication.Rebuilding, r.Membership == replication.Blank:
+		return r, fmt.Errorf("record of replica %s of volume %s makes no sense: %w", id.Replica, id.Volume, store.ErrCorrupt)
+	}
+	return r, nil
+}

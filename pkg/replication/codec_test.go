@@ -1,0 +1,100 @@
+package replication
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"testing"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+)
+
+func samples() []Message {
+	h := history.History{{Epoch: 1, First: 1}, {Epoch: 4, First: 900}}
+	return []Message{
+		{Type: Hello, Epoch: 4, Volume: "pvc-1", Replica: "r0", Size: 1 << 30},
+		{Type: Apply, Epoch: 4, Seq: 901, Kind: 1, Extent: block.Extent{Off: 4096, Len: 4096}, Bufs: [][]byte{bytes.Repeat([]byte{7}, 4096)}},
+		{Type: Ping, Epoch: 4, ID: 9},
+		{Type: Begin, Epoch: 4, Seq: 899, History: h},
+		{Type: State, Kind: uint8(Member), Flags: FlagSuspect, Promised: 4, Seq: 899, Tail: 800, History: h, Text: "x"},
+		{Type: Extents, ID: 3, Extents: []block.Extent{{Off: 0, Len: 8192}, {Off: 1 << 20, Len: 4096}}},
+		{Type: Done, ID: 8, Code: ErrNoSpace, Text: "pool is full"},
+	}
+}
+
+func encode(t testing.TB, ms ...Message) []byte {
+	var b bytes.Buffer
+	if _, err := WriteMessages(&b, ms, nil); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestRoundTrip(t *testing.T) {
+	r := bytes.NewReader(encode(t, samples()...))
+	for _, want := range samples() {
+		got, err := ReadMessage(r)
+		if err != nil {
+			t.Fatalf("%v: %v", &want, err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v\nwant %+v", got, want)
+		}
+	}
+	if r.Len() != 0 {
+		t.Errorf("%d bytes left over", r.Len())
+	}
+}
+
+func TestEveryFlippedBitIsSeen(t *testing.T) {
+	for _, m := range samples() {
+		good := encode(t, m)
+		for i := 4; i < min(len(good), 300); i++ {
+			bad := bytes.Clone(good)
+			bad[i] ^= 0x10
+			if _, err := Decode(bad); !errors.Is(err, ErrFrame) {
+				t.Fatalf("%v: flipped byte %d was taken: %v", m.Type, i, err)
+			}
+		}
+	}
+}
+
+func TestBoundsBeforeAllocation(t *testing.T) {
+	if _, err := ReadMessage(bytes.NewReader([]byte{0xff, 0xff, 0xff, 0x7f})); !errors.Is(err, ErrFrame) {
+		t.Errorf("a frame of 2 GiB was taken: %v", err)
+	}
+	if _, err := AppendHead(nil, &Message{Type: Apply, Bufs: [][]byte{make([]byte, MaxData+1)}}); !errors.Is(err, ErrFrame) {
+		t.Errorf("too much data was sent: %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, m := range samples() {
+		f.Add(encode(f, m))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := Decode(b)
+		if err != nil {
+			// The checksum hides the rest of the decoder: go on with it repaired.
+			if m, err = Decode(repair(b)); err != nil {
+				return
+			}
+			b = repair(b)
+		}
+		if again := encode(t, m); !bytes.Equal(again, b) {
+			t.Fatalf("decode and encode differ:\n%x\n%x", b, again)
+		}
+	})
+}
+
+func repair(b []byte) []byte {
+	b = bytes.Clone(b)
+	if len(b) < headerSize {
+		return b
+	}
+	b[0], b[1], b[2], b[3] = byte(len(b)), byte(len(b)>>8), byte(len(b)>>16), byte(len(b)>>24)
+	crc := checksum(b)
+	b[60], b[61], b[62], b[63] = byte(crc), byte(crc>>8), byte(crc>>16), byte(crc>>24)
+	return b
+}

@@ -1,0 +1,220 @@
+// Package replication is the wire protocol between a volume's target and its
+// replicas: message types and their codec. Standard library and leaf packages
+// only; the meaning of the messages is in pkg/volume/DESIGN.md.
+//
+// A connection starts with the 8 bytes of Preamble from the target. Then both
+// sides send frames, little endian, of at most MaxFrame bytes:
+//
+//	 0 u32 length   of the whole frame
+//	 4 u8  type
+//	 5 u8  flags
+//	 6 u8  kind     store.Kind of Apply and TailOp; Membership of State
+//	 7 u8  code     Code of a reply
+//	 8 u64 epoch
+//	16 u64 id       correlates a reply with its request
+//	24 u64 seq
+//	32 u64 base
+//	40 u64 offset   of the Extent
+//	48 u64 length   of the Extent
+//	56 u32 meta     bytes of the meta part that follows the header
+//	60 u32 crc32c   of bytes 0-59, the meta part and the data
+//	64 …   meta part, then data up to the frame's length
+//
+// The meta part, present in the types that need it: volume, replica and text
+// (u16 length, bytes), history (u16 count, 16 bytes each), extents (u32 count,
+// 16 bytes each), promised, tail and size (u64 each).
+//
+// # Concurrency
+//
+// Messages are values; a Reader and a Writer each belong to one goroutine.
+package replication
+
+import (
+	"fmt"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+// Preamble opens a connection; the last byte is the protocol's version.
+const Preamble = "CASKREP\x01"
+
+// Bounds of what a peer can make the other side hold.
+const (
+	MaxData    = 1 << 20  // bytes of data in one frame
+	MaxExtents = 64 << 10 // extents in one list
+	MaxHistory = 256      // entries of a history
+	MaxText    = 512      // bytes of each text
+
+	headerSize = 64
+	maxMeta    = 3*(2+MaxText) + 2 + MaxHistory*16 + 4 + MaxExtents*16 + 24
+	MaxFrame   = headerSize + maxMeta + MaxData
+)
+
+// Type is a message's type. Frozen.
+type Type uint8
+
+// The message types: requests of the target, then replies of the replica.
+const (
+	Hello   Type = iota + 1 // promise Epoch; says Volume, Replica, Size → State or Refused
+	Format                  // make the extent → State
+	Adopt                   // take over History → Done
+	Begin                   // be a clean member at Seq with History → Done
+	Apply                   // operation Seq: Kind, Extent, Data → Applied
+	Flush                   // make all before it stable → Done
+	Read                    // Extent → Data
+	Tail                    // the recent operation Seq → TailOp
+	Ping                    // → Pong if the epoch still stands
+	Rebuild                 // stop counting; Base is common, ops follow from Seq+1 → Extents
+	Changed                 // what changed after Base → Extents
+	Copy                    // unnumbered content: Extent, Data (none: zeroes) → Done
+
+	State     // all about the replica
+	Refused   // the request's epoch is superseded (Promised), or the connection is
+	Done      // of the request ID, with Code
+	Applied   // everything up to Seq
+	Data      // of the Read ID, at Seq or later
+	TailOp    // of the Tail ID
+	Pong      // of the Ping ID
+	Extents   // of the Changed or Rebuild ID
+	typeCount = iota + 1
+)
+
+var typeNames = [...]string{"?", "Hello", "Format", "Adopt", "Begin", "Apply", "Flush", "Read", "Tail", "Ping",
+	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents"}
+
+func (t Type) String() string {
+	if int(t) < len(typeNames) {
+		return typeNames[t]
+	}
+	return fmt.Sprintf("type(%d)", uint8(t))
+}
+
+// hasMeta says which types carry the meta part.
+func (t Type) hasMeta() bool {
+	switch t {
+	case Hello, Adopt, Begin, Rebuild, State, Refused, Done, Extents:
+		return true
+	}
+	return false
+}
+
+// Code is the outcome of a request. Frozen.
+type Code uint8
+
+// The codes.
+const (
+	OK         Code = iota
+	ErrRequest      // the request is not valid in the replica's state
+	ErrMedium       // checksum error
+	ErrNoSpace      // pool full
+	ErrIO           // any other failure of the store; the replica is failing
+	ErrGone         // the tail does not reach back that far
+	ErrMissing      // the extent was made and is gone
+	ErrShort        // the extent is truncated
+	ErrForeign      // another volume, another replica, or a newer format
+	ErrCorrupt      // the replica's own record is not readable
+	ErrBusy         // the extent is in use by another process
+)
+
+var codeNames = [...]string{"OK", "BadRequest", "MediumError", "NoSpace", "IOError", "TailGone", "ExtentMissing",
+	"ExtentTruncated", "ForeignExtent", "CorruptRecord", "ExtentInUse"}
+
+// String is the code as a CamelCase reason.
+func (c Code) String() string {
+	if int(c) < len(codeNames) {
+		return codeNames[c]
+	}
+	return fmt.Sprintf("Code%d", uint8(c))
+}
+
+// Membership is what a replica is to its volume.
+type Membership uint8
+
+// The memberships.
+const (
+	Blank      Membership = iota // no extent was ever made
+	Fresh                        // formatted, never began: position zero
+	Member                       // its content is a prefix of the history
+	Rebuilding                   // its content is not a prefix; counts for nothing
+	Failed                       // cannot serve; Code and Text say why
+)
+
+var membershipNames = [...]string{"Blank", "Fresh", "Member", "Rebuilding", "Failed"}
+
+func (m Membership) String() string {
+	if int(m) < len(membershipNames) {
+		return membershipNames[m]
+	}
+	return fmt.Sprintf("membership(%d)", uint8(m))
+}
+
+// FlagSuspect in a State: the replica lost memory and has not been brought up
+// to date since, so it may miss operations it has acknowledged.
+const FlagSuspect = 1
+
+// Message is one frame. Which fields count depends on Type.
+type Message struct {
+	Type   Type
+	Flags  uint8
+	Kind   uint8 // store.Kind, or Membership
+	Code   Code
+	Epoch  history.Epoch
+	ID     uint64
+	Seq    history.Seq
+	Base   history.Seq
+	Extent block.Extent
+	Bufs   [][]byte // data; a decoded message has at most one
+
+	Volume, Replica, Text string
+	History               history.History
+	Extents               []block.Extent
+	Promised              history.Epoch
+	Tail                  history.Seq // lowest operation the tail still has
+	Size                  uint64      // bytes of the volume
+}
+
+// Op is the store operation of an Apply or TailOp.
+func (m *Message) Op() store.Op {
+	op := store.Op{Kind: store.Kind(m.Kind), Seq: m.Seq, Extent: m.Extent}
+	if len(m.Bufs) == 1 {
+		op.Data = m.Bufs[0]
+	}
+	return op
+}
+
+// DataLen is the number of bytes in Bufs.
+func (m *Message) DataLen() int {
+	n := 0
+	for _, b := range m.Bufs {
+		n += len(b)
+	}
+	return n
+}
+
+func (m *Message) String() string {
+	s := fmt.Sprintf("%v e%d", m.Type, m.Epoch)
+	if m.ID != 0 {
+		s += fmt.Sprintf(" id=%d", m.ID)
+	}
+	if m.Seq != 0 {
+		s += fmt.Sprintf(" seq=%d", m.Seq)
+	}
+	if m.Base != 0 {
+		s += fmt.Sprintf(" base=%d", m.Base)
+	}
+	if m.Extent.Len != 0 {
+		s += " " + m.Extent.String()
+	}
+	if m.Type == State {
+		s += fmt.Sprintf(" %v flags=%d promised=%d tail=%d", Membership(m.Kind), m.Flags, m.Promised, m.Tail)
+	}
+	if len(m.History) > 0 {
+		s += fmt.Sprintf(" %v", m.History)
+	}
+	if m.Code != OK {
+		s += " " + m.Code.String() + " " + m.Text
+	}
+	return s
+}

@@ -1,0 +1,369 @@
+// Package volume is the replication core of a volume's target: a pure state
+// machine that acquires an epoch, recovers the history from the replicas,
+// orders the operations of the frontends, decides when they are acknowledged,
+// and brings replicas that fell behind up to date. DESIGN.md beside this file
+// states its rules, states and failures.
+//
+// # Concurrency
+//
+// A Core has no goroutine, clock, socket or file. One goroutine (package
+// target, or the simulator) feeds it events through its methods and carries
+// out the Actions that Take returns, in order.
+package volume
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/replication"
+)
+
+// Time is a reading of a monotonic clock.
+type Time time.Duration
+
+// The bounds of what a target holds. The backlog must be smaller than a
+// replica's tail (replica.TailBytes, TailOps), the window smaller than the
+// backlog.
+const (
+	WindowBytes  = 8 << 20  // operations issued and not yet acknowledged
+	WindowOps    = 1024     //
+	BacklogBytes = 16 << 20 // operations kept for replicas that are behind
+	BacklogOps   = 4096     //
+	copyChunk    = 256 << 10
+	copyDepth    = 4  // chunks of a rebuild in flight
+	tailDepth    = 64 // operations of a tail in flight
+	flushDepth   = 4  // flush rounds in flight
+)
+
+// Config is what does not change while a target runs.
+type Config struct {
+	Instance string // unique to this run of the target
+	Level    quorum.Level
+	Replicas []quorum.ReplicaID // those the target can connect to
+	Size     uint64             // bytes
+	Volume   string
+	// AlwaysDurable makes every write wait for stable storage.
+	AlwaysDurable bool
+	Timing        Timing
+}
+
+// Timing holds the intervals. Lease must be the same in all targets of a
+// volume, ever.
+type Timing struct {
+	Lease        Time // how long a confirmation allows reads
+	LeaseWait    Time // how long a new target waits for an old one's lease: Lease plus clock drift
+	Ping         Time // between confirmations
+	Dead         Time // a replica silent for this long is disconnected
+	Grace        Time // recovery waits this long for replicas it could do without
+	UncleanGrace Time // the same before a recovery that may lose unflushed writes
+	Retry        Time // between attempts at what failed
+}
+
+// DefaultTiming suits a cluster on one site.
+func DefaultTiming() Timing {
+	const ms = Time(time.Millisecond)
+	return Timing{Lease: 1500 * ms, LeaseWait: 1650 * ms, Ping: 400 * ms, Dead: 4000 * ms,
+		Grace: 300 * ms, UncleanGrace: 8000 * ms, Retry: 1000 * ms}
+}
+
+// Phase is where a target is on its way to serving.
+type Phase uint8
+
+// The phases.
+const (
+	Loading      Phase = iota // waits for the record
+	Acquiring                 // waits for its epoch
+	Fencing                   // waits for promises
+	Tailing                   // fetches what the others miss from the best replica
+	Joining                   // waits for a write quorum that has it all
+	Initializing              // records that operations may exist
+	Leasing                   // waits until an older target cannot serve reads
+	Serving                   //
+	Stopped                   // superseded, or the record makes no sense
+)
+
+var phaseNames = [...]string{"Loading", "Acquiring", "Fencing", "Tailing", "Joining", "Initializing", "Leasing", "Serving", "Stopped"}
+
+func (p Phase) String() string { return phaseNames[p] }
+
+// ActionKind says what the driver is to do.
+type ActionKind uint8
+
+// The actions.
+const (
+	ActSend     ActionKind = iota + 1 // Msg to replica To on connection Conn
+	ActReset                          // close connection Conn of replica To and connect anew
+	ActLoad                           // Authority.Load, then Loaded
+	ActSwap                           // Authority.CompareAndSwap(Old, Next), then Swapped
+	ActComplete                       // Req is done, with Err
+	ActStop                           // the target must end; Err says why
+)
+
+// Action is something the core wants done.
+type Action struct {
+	Kind      ActionKind
+	To        quorum.ReplicaID
+	Conn      uint64
+	Msg       replication.Message
+	Old, Next Record
+	Req       *Request
+	Err       error
+}
+
+// Request is one operation of a frontend.
+type Request struct {
+	Op     block.Op
+	Extent block.Extent
+	FUA    bool
+	Bufs   [][]byte // OpWrite: the content; OpRead: set on completion
+	Owner  any      // the driver's own
+
+	seq      history.Seq      // when issued
+	reader   quorum.ReplicaID // that was asked
+	bad      map[quorum.ReplicaID]bool
+	answered history.Seq // a read waits for this to be committed
+}
+
+// Core is the state machine.
+type Core struct {
+	cfg   Config
+	now   Time
+	phase Phase
+	out   []Action
+	ids   uint64
+
+	rec      Record
+	sys      quorum.System
+	peers    []*peer // the voters, in the record's order
+	released bool    // the epoch before ended in good order
+	unclean  string
+	stop     error
+	retryAt  Time
+	chooseAt Time // when recovery may choose; 0: not yet possible
+	fencedAt Time
+
+	hist   history.History
+	last   history.Seq
+	commit history.Seq
+	log    backlog
+	tail   tailing
+
+	waiting []*Request // writes not issued
+	uncom   window
+	reads   reads
+	flushes flushes
+	rebuild *rebuild
+}
+
+// New makes a core; Start begins its work.
+func New(cfg Config) *Core { return &Core{cfg: cfg, reads: newReads()} }
+
+// Start asks for the record.
+func (c *Core) Start(now Time) {
+	c.now = now
+	c.load()
+}
+
+// Take returns the actions since the last Take, to be done in order.
+func (c *Core) Take() []Action {
+	out := c.out
+	c.out = nil
+	return out
+}
+
+// Phase is the current phase.
+func (c *Core) Phase() Phase { return c.phase }
+
+// Epoch is the epoch acquired, or being acquired.
+func (c *Core) Epoch() history.Epoch { return c.rec.Epoch }
+
+func (c *Core) act(a Action) { c.out = append(c.out, a) }
+
+func (c *Core) id() uint64 {
+	c.ids++
+	return c.ids
+}
+
+func (c *Core) load() {
+	c.phase, c.retryAt = Loading, 0
+	c.act(Action{Kind: ActLoad})
+}
+
+func (c *Core) halt(err error) {
+	c.phase, c.stop = Stopped, err
+	c.act(Action{Kind: ActStop, Err: err})
+}
+
+// Loaded is the answer to ActLoad.
+func (c *Core) Loaded(now Time, rec Record, err error) {
+	c.now = now
+	if c.phase != Loading {
+		return
+	}
+	if err != nil {
+		c.retryAt = now + c.cfg.Timing.Retry
+		return
+	}
+	sys, err := quorum.New(c.cfg.Level, rec.Voters)
+	if err != nil {
+		c.halt(fmt.Errorf("record of volume %s: %w", c.cfg.Volume, err))
+		return
+	}
+	c.setVoters(rec.Voters)
+	next := rec
+	next.Epoch, next.Holder = rec.Epoch+1, c.cfg.Instance
+	c.released = rec.Holder == ""
+	c.sys, c.rec, c.phase = sys, next, Acquiring
+	c.act(Action{Kind: ActSwap, Old: rec, Next: next})
+}
+
+// setVoters keeps the connections of voters that stay.
+func (c *Core) setVoters(ids []quorum.ReplicaID) {
+	old := c.peers
+	c.peers = nil
+	for _, id := range ids {
+		p := &peer{id: id}
+		for _, o := range old {
+			if o.id == id {
+				p = o
+			}
+		}
+		c.peers = append(c.peers, p)
+	}
+}
+
+// Swapped is the answer to ActSwap.
+func (c *Core) Swapped(now Time, err error) {
+	c.now = now
+	switch {
+	case c.phase != Acquiring && c.phase != Initializing:
+	case err != nil && c.phase == Initializing:
+		c.reacquire(fmt.Sprintf("the volume's record could not be changed: %v", err))
+	case err != nil:
+		// Lost to another, or unknown: read what stands and go on from there.
+		c.load()
+		c.pause()
+	case c.phase == Acquiring:
+		c.phase, c.chooseAt = Fencing, 0
+		for _, p := range c.peers {
+			c.greet(p)
+		}
+	default:
+		c.phase = Leasing
+	}
+	c.advance()
+}
+
+// pause takes back the load just asked for and has Tick ask later.
+func (c *Core) pause() {
+	c.out = c.out[:len(c.out)-1]
+	c.retryAt = c.now + c.cfg.Timing.Retry
+}
+
+// reacquire starts over with a new epoch. Requests stay and are done again.
+func (c *Core) reacquire(why string) {
+	c.phase = Loading
+	for _, p := range c.peers {
+		c.reset(p, why)
+	}
+	var again []*Request
+	for i := range c.log.entries {
+		if r := c.log.entries[i].req; r != nil && c.log.entries[i].seq > c.commit {
+			again = append(again, r)
+		}
+	}
+	c.waiting = append(again, c.waiting...)
+	c.uncom = window{}
+	c.log, c.tail, c.rebuild = backlog{}, tailing{}, nil
+	c.reads.requeue()
+	c.flushes.requeue()
+	c.load()
+	c.pause()
+}
+
+// Tick tells the time; call it every few tens of milliseconds.
+func (c *Core) Tick(now Time) {
+	c.now = now
+	if c.phase == Loading && c.retryAt != 0 && now >= c.retryAt {
+		c.load()
+	}
+	if c.phase >= Fencing && c.phase != Stopped {
+		for _, p := range c.peers {
+			c.tickPeer(p)
+		}
+	}
+	c.advance()
+}
+
+// Submit starts a request.
+func (c *Core) Submit(now Time, r *Request) {
+	c.now = now
+	switch {
+	case c.phase == Stopped:
+		c.complete(r, block.ErrFenced)
+	case r.Op == block.OpRead:
+		c.reads.waiting = append(c.reads.waiting, r)
+	case r.Op == block.OpFlush:
+		c.flushes.waiting = append(c.flushes.waiting, r)
+	default:
+		c.waiting = append(c.waiting, r)
+	}
+	c.advance()
+}
+
+func (c *Core) complete(r *Request, err error) {
+	c.act(Action{Kind: ActComplete, Req: r, Err: err})
+}
+
+// advance does whatever has become possible.
+func (c *Core) advance() {
+	if c.phase == Fencing {
+		c.choose()
+	}
+	if c.phase == Tailing {
+		c.fetchTail()
+	}
+	if c.phase >= Joining && c.phase < Stopped {
+		c.joinAll()
+		c.advanceRebuild()
+	}
+	if c.phase == Joining && c.sys.Write(c.synced) {
+		c.barrier()
+	}
+	if c.phase == Leasing && (c.released || c.now >= c.fencedAt+c.cfg.Timing.LeaseWait) {
+		c.phase = Serving
+	}
+	if c.phase == Serving {
+		c.issue()
+		c.pumpReads()
+		c.pumpFlushes()
+	}
+}
+
+// barrier is passed: a write quorum has the history and this epoch's start.
+func (c *Core) barrier() {
+	if c.rec.Initialized {
+		c.phase = Leasing
+		return
+	}
+	old := c.rec
+	c.rec.Initialized = true
+	c.phase = Initializing
+	c.act(Action{Kind: ActSwap, Old: old, Next: c.rec})
+}
+
+// synced reports whether a voter counts: it has recorded this epoch's start
+// and has every operation up to what it acknowledged.
+func (c *Core) synced(id quorum.ReplicaID) bool { return c.peer(id).state == synced }
+
+func (c *Core) peer(id quorum.ReplicaID) *peer {
+	for _, p := range c.peers {
+		if p.id == id {
+			return p
+		}
+	}
+	return &peer{id: id}
+}

@@ -1,0 +1,190 @@
+package volume
+
+import (
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/replication"
+)
+
+// reads are the read requests: waiting to be sent, sent, and answered but
+// waiting for what the answer may contain to be acknowledged.
+type reads struct {
+	waiting []*Request
+	sent    map[uint64]*Request
+	parked  []*Request
+}
+
+func newReads() reads { return reads{sent: map[uint64]*Request{}} }
+
+// lost puts the reads of a lost replica back.
+func (r *reads) lost(id quorum.ReplicaID) {
+	for k, q := range r.sent {
+		if q.reader == id {
+			delete(r.sent, k)
+			r.waiting = append(r.waiting, q)
+		}
+	}
+}
+
+// requeue puts all reads back.
+func (r *reads) requeue() {
+	for k, q := range r.sent {
+		delete(r.sent, k)
+		r.waiting = append(r.waiting, q)
+	}
+	r.waiting = append(r.waiting, r.parked...)
+	r.parked = nil
+}
+
+// pumpReads sends the reads that may be sent: within the lease, to a replica
+// that has every acknowledged operation, and not while an operation on the
+// same bytes is unsettled: its outcome must not be seen and then be gone.
+func (c *Core) pumpReads() {
+	c.unpark()
+	if len(c.reads.waiting) == 0 || !c.leased() {
+		return
+	}
+	kept := c.reads.waiting[:0]
+	for _, r := range c.reads.waiting {
+		p := c.reader(r)
+		if p == nil || c.unsettled(r.Extent, c.last) != 0 {
+			kept = append(kept, r)
+			continue
+		}
+		id := c.id()
+		r.reader = p.id
+		c.reads.sent[id] = r
+		c.send(p, replication.Message{Type: replication.Read, ID: id, Extent: r.Extent})
+	}
+	clear(c.reads.waiting[len(kept):])
+	c.reads.waiting = kept
+}
+
+// reader picks the first replica, in the configured order, that can answer r.
+func (c *Core) reader(r *Request) *peer {
+	for _, id := range c.cfg.Replicas {
+		if p := c.peer(id); p.state == synced && p.acked >= c.commit && !r.bad[id] {
+			return p
+		}
+	}
+	return nil
+}
+
+func (c *Core) onData(p *peer, m replication.Message) {
+	r, ok := c.reads.sent[m.ID]
+	if !ok || r.reader != p.id {
+		if c.rebuild != nil {
+			c.chunkRead(p, m)
+		}
+		return
+	}
+	delete(c.reads.sent, m.ID)
+	if m.Code != replication.OK || uint64(m.DataLen()) != r.Extent.Len {
+		c.readFailed(r, p)
+		return
+	}
+	r.Bufs, r.answered = m.Bufs, m.Seq
+	c.reads.parked = append(c.reads.parked, r)
+}
+
+// readFailed tries another replica; when every one that is in sync has
+// failed, so does the read.
+func (c *Core) readFailed(r *Request, p *peer) {
+	if r.bad == nil {
+		r.bad = map[quorum.ReplicaID]bool{}
+	}
+	r.bad[p.id] = true
+	for _, q := range c.peers {
+		if !r.bad[q.id] {
+			c.reads.waiting = append(c.reads.waiting, r)
+			return
+		}
+	}
+	c.complete(r, block.ErrMedium)
+}
+
+// unpark completes the answered reads that contain nothing unsettled.
+func (c *Core) unpark() {
+	kept := c.reads.parked[:0]
+	for _, r := range c.reads.parked {
+		if c.unsettled(r.Extent, r.answered) != 0 {
+			kept = append(kept, r)
+			continue
+		}
+		c.complete(r, nil)
+	}
+	clear(c.reads.parked[len(kept):])
+	c.reads.parked = kept
+}
+
+// flushes are the requests that wait for stable storage, gathered into rounds.
+type flushes struct {
+	waiting []*Request
+	rounds  []*round
+}
+
+// round is one Flush to every replica that counts.
+type round struct {
+	reqs []*Request
+	ids  map[quorum.ReplicaID]uint64 // sent and not answered
+	done map[quorum.ReplicaID]bool
+}
+
+func (f *flushes) lost(id quorum.ReplicaID) {
+	for _, r := range f.rounds {
+		delete(r.ids, id)
+	}
+}
+
+func (f *flushes) requeue() {
+	for _, r := range f.rounds {
+		f.waiting = append(f.waiting, r.reqs...)
+	}
+	f.rounds = nil
+}
+
+// done notes the answer to a Flush and reports whether m was one.
+func (f *flushes) done(p *peer, m replication.Message) bool {
+	for _, r := range f.rounds {
+		if id, ok := r.ids[p.id]; ok && id == m.ID {
+			delete(r.ids, p.id)
+			if m.Code == replication.OK {
+				r.done[p.id] = true
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// pumpFlushes starts rounds, asks replicas that came to count since, and
+// completes the rounds that a write quorum has answered.
+func (c *Core) pumpFlushes() {
+	f := &c.flushes
+	if len(f.waiting) > 0 && len(f.rounds) < flushDepth {
+		f.rounds = append(f.rounds, &round{reqs: f.waiting, ids: map[quorum.ReplicaID]uint64{}, done: map[quorum.ReplicaID]bool{}})
+		f.waiting = nil
+	}
+	kept := f.rounds[:0]
+	for _, r := range f.rounds {
+		c.askRound(r)
+		if !c.sys.Write(func(id quorum.ReplicaID) bool { return r.done[id] }) {
+			kept = append(kept, r)
+			continue
+		}
+		for _, q := range r.reqs {
+			c.complete(q, nil)
+		}
+	}
+	clear(f.rounds[len(kept):])
+	f.rounds = kept
+}
+
+func (c *Core) askRound(r *round) {
+	for _, p := range c.peers {
+		if _, asked := r.ids[p.id]; p.state == synced && !asked && !r.done[p.id] {
+			r.ids[p.id] = c.id()
+			c.send(p, replication.Message{Type: replication.Flush, ID: r.ids[p.id]})
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/replication"
+)
+
+// ErrSuperseded ends a target whose epoch is no longer the highest.
+var ErrSuperseded = errors.New("epoch is superseded")
+
+func (p *peer) membership() replication.Membership {
+	if p.state != heard {
+		return replication.Failed
+	}
+	return replication.Membership(p.st.Kind)
+}
+
+// member reports whether what the peer holds is a prefix of the history.
+func (c *Core) member(p *peer) bool {
+	m := p.membership()
+	return m == replication.Member || (m == replication.Fresh && !c.rec.Initialized)
+}
+
+// counts reports whether the peer surely still holds all it acknowledged.
+func (c *Core) counts(p *peer) bool {
+	return c.member(p) && p.st.Flags&replication.FlagSuspect == 0
+}
+
+// of turns a predicate of peers into one of voters.
+func (c *Core) of(f func(*peer) bool) func(quorum.ReplicaID) bool {
+	return func(id quorum.ReplicaID) bool { return f(c.peer(id)) }
+}
+
+// unheard reports whether a voter's state is not known yet.
+func unheard(p *peer) bool { return p.state < heard }
+
+func (c *Core) every(f func(*peer) bool) bool {
+	return !slices.ContainsFunc(c.peers, func(p *peer) bool { return !f(p) })
+}
+
+// choose picks the longest history once enough voters have promised.
+func (c *Core) choose() {
+	eligible, grace, unclean := c.counts, c.cfg.Timing.Grace, ""
+	if !c.sys.Recover(c.of(c.counts)) {
+		clean := func(p *peer) bool { return c.counts(p) || unheard(p) }
+		if c.sys.Recover(c.of(clean)) || !c.lastResort() {
+			c.chooseAt = 0
+			return
+		}
+		eligible, grace = c.member, c.cfg.Timing.UncleanGrace
+		unclean = "too many replicas lost their memory or their data at once; the volume was reopened from the best copy: " +
+			"writes that were acknowledged and not flushed may be missing"
+	}
+	if c.every(func(p *peer) bool { return !unheard(p) }) {
+		grace = 0
+	}
+	if c.chooseAt == 0 || c.chooseAt > c.now+grace {
+		c.chooseAt = c.now + grace
+	}
+	if c.now >= c.chooseAt {
+		c.chosen(c.best(eligible), unclean)
+	}
+}
+
+// lastResort reports whether the members heard are enough to reopen from
+// although memory was lost: they include all that was flushed, or nobody else
+// is left to ask.
+func (c *Core) lastResort() bool {
+	if c.sys.Recover(c.of(c.member)) {
+		return true
+	}
+	return c.every(func(p *peer) bool { return !unheard(p) }) && slices.ContainsFunc(c.peers, c.member)
+}
+
+func (c *Core) best(eligible func(*peer) bool) *peer {
+	var best *peer
+	for _, p := range c.peers {
+		if eligible(p) && (best == nil || position(best).Less(position(p))) {
+			best = p
+		}
+	}
+	return best
+}
+
+func position(p *peer) history.Position {
+	return history.Position{Epoch: p.st.History.Last(), Seq: p.st.Seq}
+}
+
+// chosen makes the best replica's history this epoch's.
+func (c *Core) chosen(best *peer, unclean string) {
+	c.unclean, c.fencedAt = unclean, c.now
+	c.last, c.commit = best.st.Seq, best.st.Seq
+	c.hist = extend(best.st.History, history.Entry{Epoch: c.rec.Epoch, First: c.last + 1})
+	low := c.last
+	for _, p := range c.peers {
+		if c.member(p) && c.common(p) == p.st.Seq && p.st.Seq+1 >= best.st.Tail {
+			low = min(low, p.st.Seq)
+		}
+	}
+	c.log = backlog{first: low + 1}
+	c.tail = tailing{from: best, next: low + 1}
+	c.phase = Tailing
+}
+
+// extend appends e, dropping the entries that never got an operation and, past
+// the bound, the oldest: a replica that is compared with those is rebuilt in
+// full.
+func extend(h history.History, e history.Entry) history.History {
+	h = slices.Clone(h)
+	for len(h) > 0 && h[len(h)-1].First == e.First {
+		h = h[:len(h)-1]
+	}
+	if n := len(h) - replication.MaxHistory + 1; n > 0 {
+		h = h[n:]
+	}
+	return append(h, e)
+}
+
+// common is the last operation that a peer has in common with the history.
+func (c *Core) common(p *peer) history.Seq {
+	return history.Common(p.st.History, p.st.Seq, c.hist, c.last)
+}
+
+// tailing is the transfer of the best replica's last operations into the
+// backlog.
+type tailing struct {
+	from *peer
+	next history.Seq // to ask for
+	got  history.Seq // all before it have come
+}
+
+func (c *Core) fetchTail() {
+	t := &c.tail
+	if t.got == 0 {
+		t.got = t.next
+	}
+	for t.next <= c.last && t.next < t.got+tailDepth {
+		c.send(t.from, replication.Message{Type: replication.Tail, ID: uint64(t.next), Seq: t.next})
+		t.next++
+	}
+	if t.got > c.last {
+		c.phase, c.tail = Joining, tailing{}
+	}
+}
+
+func (c *Core) onTailOp(p *peer, m replication.Message) {
+	if c.phase != Tailing || p != c.tail.from || m.Seq != c.tail.got {
+		return
+	}
+	if m.Code != replication.OK {
+		c.reacquire(fmt.Sprintf("replica %s no longer has operation %d: %v", p.id, m.Seq, m.Code))
+		return
+	}
+	c.log.append(entry{seq: m.Seq, kind: m.Kind, extent: m.Extent, bufs: m.Bufs})
+	c.tail.got++
+}
+
+// joinAll lets every replica that was heard catch up if the backlog reaches
+// back far enough; the others wait for a rebuild.
+func (c *Core) joinAll() {
+	for _, p := range c.peers {
+		if p.state == heard && c.catchable(p) {
+			c.join(p)
+		}
+	}
+}
+
+// catchable reports whether the backlog holds all that the peer misses.
+func (c *Core) catchable(p *peer) bool {
+	m := p.membership()
+	return (m == replication.Member || m == replication.Fresh) && c.common(p) == p.st.Seq && p.st.Seq+1 >= c.log.first
+}
+
+// join sends what the peer misses, then has it begin to count.
+func (c *Core) join(p *peer) {
+	p.state, p.sent, p.acked = joining, p.st.Seq, p.st.Seq
+	c.send(p, replication.Message{Type: replication.Adopt, ID: c.id(), History: c.hist})
+	c.pump(p)
+	c.beginPeer(p)
+}
+
+// beginPeer ends a peer's catching up, at this place of the stream.
+func (c *Core) beginPeer(p *peer) {
+	p.begin = c.id()
+	c.send(p, replication.Message{Type: replication.Begin, ID: p.begin, Seq: p.sent, History: c.hist})
+}

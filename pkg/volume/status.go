@@ -1,0 +1,94 @@
+package volume
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/replication"
+)
+
+// Status is what there is to tell about the volume.
+type Status struct {
+	Phase    Phase
+	Epoch    uint64
+	Quorum   bool   // a write quorum is in sync
+	Unclean  string // not empty: reopened from the best copy, and why
+	Err      error  // of Stopped
+	Waiting  string // for what, in the phases before Serving
+	Replicas []ReplicaStatus
+}
+
+// ReplicaStatus is one replica.
+type ReplicaStatus struct {
+	ID          quorum.ReplicaID
+	State       string // Offline, CatchingUp, InSync, Rebuilding, Failed
+	Reason      string // CamelCase
+	Text        string
+	Done, Total uint64 // bytes of a rebuild
+}
+
+// Status describes the core now.
+func (c *Core) Status() Status {
+	s := Status{Phase: c.phase, Epoch: uint64(c.rec.Epoch), Unclean: c.unclean, Err: c.stop}
+	for _, p := range c.peers {
+		s.Replicas = append(s.Replicas, c.describe(p))
+	}
+	if c.sys != nil {
+		s.Quorum = c.sys.Write(c.synced)
+	}
+	s.Waiting = c.waitingFor()
+	return s
+}
+
+func (c *Core) describe(p *peer) ReplicaStatus {
+	r := ReplicaStatus{ID: p.id, State: "CatchingUp", Text: p.text}
+	switch p.state {
+	case down:
+		r.State, r.Reason = "Offline", "NotConnected"
+	case synced:
+		r.State, r.Reason = "InSync", "InSync"
+	case rebuilding:
+		r.State, r.Reason = "Rebuilding", "CopyingBlocks"
+		if rb := c.rebuild; rb != nil && rb.to == p {
+			r.Done, r.Total = rb.copied, rb.total
+		}
+	case failed:
+		r.State, r.Reason = "Failed", p.reason.String()
+	case heard:
+		r.Reason = "WaitsForRebuild"
+	default:
+		r.Reason = "Joining"
+	}
+	return r
+}
+
+// waitingFor says what a target that is not serving waits for.
+func (c *Core) waitingFor() string {
+	switch c.phase {
+	case Loading, Acquiring, Initializing:
+		return "the volume's record to be read and changed"
+	case Leasing:
+		return "reads of an earlier target to end"
+	case Fencing, Tailing, Joining:
+	default:
+		return ""
+	}
+	var missing []string
+	for _, p := range c.peers {
+		switch {
+		case p.state < heard:
+			missing = append(missing, fmt.Sprintf("%s (not connected)", p.id))
+		case p.state == failed:
+			missing = append(missing, fmt.Sprintf("%s (%v)", p.id, p.reason))
+		case p.state == heard && p.st.Flags&replication.FlagSuspect != 0:
+			missing = append(missing, fmt.Sprintf("%s (lost its memory)", p.id))
+		case p.state == heard && !c.member(p):
+			missing = append(missing, fmt.Sprintf("%s (%v)", p.id, p.membership()))
+		}
+	}
+	if len(missing) == 0 {
+		return "replicas to catch up"
+	}
+	return "enough replicas that surely have every acknowledged write; missing: " + strings.Join(missing, ", ")
+}

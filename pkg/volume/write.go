@@ -1,0 +1,175 @@
+package volume
+
+import (
+	"fmt"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+// entry is one numbered operation.
+type entry struct {
+	seq    history.Seq
+	kind   uint8 // store.Kind
+	extent block.Extent
+	bufs   [][]byte
+	req    *Request // nil once acknowledged, or of an earlier epoch
+}
+
+func (e *entry) size() int {
+	n := 0
+	for _, b := range e.bufs {
+		n += len(b)
+	}
+	return n
+}
+
+// backlog holds the operations from first on without gaps: those not yet
+// acknowledged, and those that replicas which are behind still need.
+type backlog struct {
+	first   history.Seq
+	entries []entry
+	bytes   int
+}
+
+func (b *backlog) append(e entry) {
+	b.entries = append(b.entries, e)
+	b.bytes += e.size()
+}
+
+func (b *backlog) at(seq history.Seq) *entry { return &b.entries[seq-b.first] }
+
+func (b *backlog) drop() {
+	b.bytes -= b.entries[0].size()
+	b.entries[0] = entry{}
+	b.entries = b.entries[1:]
+	b.first++
+}
+
+// window counts what is issued and not acknowledged.
+type window struct{ ops, bytes int }
+
+// issue numbers waiting writes and streams them, as far as the window and the
+// extents being copied allow. Requests that wait have no order among them.
+func (c *Core) issue() {
+	if len(c.waiting) == 0 {
+		return
+	}
+	kept := c.waiting[:0]
+	for i, r := range c.waiting {
+		if c.uncom.ops >= WindowOps || c.uncom.bytes >= WindowBytes {
+			kept = append(kept, c.waiting[i:]...)
+			break
+		}
+		if c.copying(r.Extent) {
+			kept = append(kept, r)
+			continue
+		}
+		c.number(r)
+	}
+	clear(c.waiting[len(kept):])
+	c.waiting = kept
+	for _, p := range c.peers {
+		c.pump(p)
+	}
+	c.trim()
+}
+
+func (c *Core) number(r *Request) {
+	c.last++
+	r.seq = c.last
+	e := entry{seq: c.last, kind: uint8(store.Unmap), extent: r.Extent, req: r}
+	if r.Op == block.OpWrite {
+		e.kind, e.bufs = uint8(store.Write), r.Bufs
+	}
+	c.uncom.ops++
+	c.uncom.bytes += e.size()
+	c.log.append(e)
+}
+
+// pump sends a peer all it has not been sent.
+func (c *Core) pump(p *peer) {
+	if !p.state.streaming() {
+		return
+	}
+	for p.sent < c.last {
+		e := c.log.at(p.sent + 1)
+		c.send(p, replication.Message{Type: replication.Apply, Seq: e.seq, Kind: e.kind, Extent: e.extent, Bufs: e.bufs})
+		p.sent++
+	}
+}
+
+func (c *Core) onApplied(p *peer, seq history.Seq) {
+	if !p.state.streaming() || seq > p.sent || seq < p.acked {
+		c.reset(p, fmt.Sprintf("it acknowledged operation %d out of turn", seq))
+		return
+	}
+	p.acked = seq
+	c.tryCommit()
+	c.trim()
+}
+
+// tryCommit acknowledges what a write quorum has.
+func (c *Core) tryCommit() {
+	for c.commit < c.last && c.sys.Write(c.has(c.commit+1)) {
+		c.commit++
+		e := c.log.at(c.commit)
+		if e.req == nil {
+			continue
+		}
+		c.uncom.ops--
+		c.uncom.bytes -= e.size()
+		if e.req.FUA || c.cfg.AlwaysDurable {
+			c.flushes.waiting = append(c.flushes.waiting, e.req)
+		} else {
+			c.complete(e.req, nil)
+		}
+		e.req = nil
+	}
+}
+
+// has reports which voters count and have operation seq.
+func (c *Core) has(seq history.Seq) func(quorum.ReplicaID) bool {
+	return c.of(func(p *peer) bool { return p.state == synced && p.acked >= seq })
+}
+
+// trim forgets what no replica needs any more and, past the bound, cuts off
+// the replicas that hold the rest up.
+func (c *Core) trim() {
+	need := c.commit + 1 // the first operation that must stay
+	for _, p := range c.peers {
+		if p.state.streaming() {
+			need = min(need, p.acked+1)
+		} else {
+			need = min(need, c.log.first)
+		}
+	}
+	for len(c.log.entries) > 0 && c.log.first < need {
+		c.log.drop()
+	}
+	for (c.log.bytes > BacklogBytes || len(c.log.entries) > BacklogOps) && c.log.first <= c.commit {
+		for _, p := range c.peers {
+			if p.state.streaming() && p.acked < c.log.first {
+				c.reset(p, fmt.Sprintf("it was %d operations behind", c.last-p.acked))
+			}
+		}
+		if len(c.log.entries) == 0 { // every replica was lost
+			return
+		}
+		c.log.drop()
+	}
+}
+
+// unsettled reports whether an operation on e is not yet acknowledged, among
+// those up to seq.
+func (c *Core) unsettled(e block.Extent, seq history.Seq) history.Seq {
+	for s := min(seq, c.last); s > c.commit; s-- {
+		if c.log.at(s).extent.Overlaps(e) {
+			return s
+		}
+	}
+	return 0
+}

@@ -52,8 +52,8 @@ func (a *Agent) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 		return again, fmt.Errorf("list Volumes: %w", err)
 	}
 	seen := a.look(ctx, volumes.Items)
-	if errors.Is(seen.problem, errAPI) {
-		return again, seen.problem
+	if errors.Is(seen.problem, ioc.ErrUnavailable) {
+		return again, seen.problem // it says nothing about the directory
 	}
 	cfg := terms(a.Base, pool, volumes.Items)
 	old := entry(pool, a.Base.Node)
@@ -64,9 +64,6 @@ func (a *Agent) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 	}
 	return again, a.report(ctx, pool, now)
 }
-
-// errAPI marks failures that say nothing about the directory.
-var errAPI = errors.New("the API server did not answer")
 
 // look opens the directory when it is not open, and closes it when it is no
 // longer the one that was opened.
@@ -95,7 +92,8 @@ func (a *Agent) look(ctx context.Context, volumes []v1alpha1.Volume) observed {
 func (a *Agent) openLocked(ctx context.Context, volumes []v1alpha1.Volume) error {
 	pool := new(v1alpha1.StoragePool)
 	if err := a.Fresh.Get(ctx, client.ObjectKey{Name: a.Base.Pool}, pool); err != nil {
-		return fmt.Errorf("StoragePool %s: read: %w: %w", a.Base.Pool, errAPI, err)
+		return &ioc.Error{Code: ioc.CodeUnavailable, Object: "StoragePool " + a.Base.Pool,
+			Detail: "cannot be read, so it is not known which disk is the right one; see the API server", Cause: err}
 	}
 	engine, err := ioc.OpenFile(ctx, terms(a.Base, pool, volumes))
 	if err != nil {
@@ -109,14 +107,17 @@ func (a *Agent) openLocked(ctx context.Context, volumes []v1alpha1.Volume) error
 
 // explain adds the way out for a disk that was replaced on purpose.
 func (a *Agent) explain(err error, recordedID string) error {
-	if !errors.Is(err, ioc.ErrForeign) {
+	var e *ioc.Error
+	if !errors.As(err, &e) || e.Code != ioc.CodeForeign {
 		return err
 	}
 	if recordedID == "" {
 		recordedID = a.Base.Node
 	}
-	return fmt.Errorf("%w; if the disk is gone for good: kubectl annotate storagepool %s %s=%s",
-		err, a.Base.Pool, AnnotationReplaceDisk, recordedID)
+	way := *e
+	way.Detail += fmt.Sprintf("; if the disk is gone for good, put an empty one there and: kubectl annotate storagepool %s %s=%s",
+		a.Base.Pool, AnnotationReplaceDisk, recordedID)
+	return &way
 }
 
 func (a *Agent) setLimits(l ioc.Limits) {
@@ -131,7 +132,7 @@ func (a *Agent) setLimits(l ioc.Limits) {
 func (a *Agent) report(ctx context.Context, pool *v1alpha1.StoragePool, now v1alpha1.PoolNode) error {
 	old := entry(pool, now.Name)
 	status := map[string]any{"nodes": []v1alpha1.PoolNode{now}}
-	if err := applyStatus(ctx, a.Client, pool, applied{manager: manager("ioc-" + a.Base.Node), status: status}); err != nil {
+	if err := applyStatus(ctx, a.Client, pool, applied{manager: fieldManager("ioc-" + a.Base.Node), status: status}); err != nil {
 		return fmt.Errorf("StoragePool %s: report node %s: %w", pool.Name, now.Name, err)
 	}
 	if now.Reason != old.Reason && now.Reason != ReasonReady {

@@ -15,8 +15,8 @@ import (
 // maxManager is Kubernetes' bound on a field manager's name.
 const maxManager = 128
 
-// manager shortens a field manager's name that would be too long.
-func manager(name string) string {
+// fieldManager shortens a field manager's name that would be too long.
+func fieldManager(name string) string {
 	if len(name) <= maxManager {
 		return name
 	}

@@ -128,9 +128,8 @@ func remark(cfg ioc.FileConfig, o observed, volumes []v1alpha1.Volume) (reason, 
 }
 
 func owned(extent string, volumes []v1alpha1.Volume) bool {
-	return slices.ContainsFunc(volumes, func(v v1alpha1.Volume) bool {
-		return strings.HasPrefix(extent, v.Name+"-")
-	})
+	volume := extent[:max(strings.LastIndexByte(extent, '-'), 0)]
+	return slices.ContainsFunc(volumes, func(v v1alpha1.Volume) bool { return v.Name == volume })
 }
 
 func few(names []string) string {

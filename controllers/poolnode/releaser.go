@@ -60,7 +60,7 @@ func (r *Releaser) report(ctx context.Context, v *v1alpha1.Volume, ids []string)
 		replicas = append(replicas, map[string]any{"id": id, "released": true})
 	}
 	err := applyStatus(ctx, r.Client, v, applied{
-		manager: manager("ioc-" + r.Base.Pool + "-" + r.Base.Node),
+		manager: fieldManager("ioc-" + r.Base.Pool + "-" + r.Base.Node),
 		status:  map[string]any{"replicas": replicas},
 	})
 	if err != nil {

@@ -95,3 +95,12 @@ func checkName(name string) error {
 	}
 	return nil
 }
+
+// Replica says whose extent it is.
+type Replica struct {
+	Volume string
+	ID     string // r0, r1, …: without '-'
+}
+
+// ExtentName is the name of the one extent the replica has in a pool.
+func (r Replica) ExtentName() string { return r.Volume + "-" + r.ID }

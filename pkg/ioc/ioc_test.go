@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +39,7 @@ func serve(t *testing.T, e ioc.Engine) ioc.Client {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- ioc.Serve(ctx, l, e) }()
+	go func() { ended <- ioc.Serve(ctx, l, ioc.NewHandler(e)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -146,5 +148,26 @@ func TestListenReplacesStaleSocket(t *testing.T) {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o660 {
 		t.Fatalf("%v %v", info, err)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	g := new(ioc.Gate)
+	cfg := config(t.TempDir())
+	h := ioc.NewHealthHandler(g, cfg)
+	get := func(path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		return w
+	}
+	if w := get("/readyz"); w.Code != 503 || get("/healthz").Code != 200 {
+		t.Fatalf("before it was opened: %d %s", w.Code, w.Body)
+	}
+	g.Admit(openFile(t, cfg))
+	if w := get("/readyz"); w.Code != 200 {
+		t.Fatalf("opened: %d %s", w.Code, w.Body)
+	}
+	if w := get("/metrics"); !strings.Contains(w.Body.String(), `cask_ioc_ready{pool="default",node="n1"} 1`) {
+		t.Fatalf("metrics:\n%s", w.Body)
 	}
 }

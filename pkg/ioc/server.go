@@ -106,20 +106,25 @@ func Listen(path string, owner *Owner) (net.Listener, error) {
 		os.Remove(tmp)
 		return nil, fmt.Errorf("socket %s: cannot hand it to the replicas: %w", path, err)
 	}
-	return &boundedListener{Listener: l, slots: make(chan struct{}, maxConns), closed: make(chan struct{})}, nil
+	return Bound(l), nil
 }
 
-// Serve answers on l until ctx ends, then waits for calls under way.
-func Serve(ctx context.Context, l net.Listener, e Engine) error {
+// Bound lets no more connections be open than a server of this package takes.
+func Bound(l net.Listener) net.Listener {
+	return &boundedListener{Listener: l, slots: make(chan struct{}, maxConns), closed: make(chan struct{})}
+}
+
+// Serve answers on l with h until ctx ends, then waits for calls under way.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	srv := &http.Server{
-		Handler: NewHandler(e), ReadTimeout: requestTime, ReadHeaderTimeout: requestTime,
+		Handler: h, ReadTimeout: requestTime, ReadHeaderTimeout: requestTime,
 		WriteTimeout: requestTime, IdleTimeout: requestTime, MaxHeaderBytes: maxHeader,
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }() // owned by Serve, which receives from ended
 	select {
 	case err := <-ended:
-		return fmt.Errorf("IO container's socket: %w", err)
+		return fmt.Errorf("IO container: serving on %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)

@@ -1,0 +1,72 @@
+# What the lab uses of the machine outside of its namespaces, and gives back:
+# kernel settings, cgroups, loop devices.
+# shellcheck shell=bash
+
+# Settings that a kubelet changes for the whole machine, and one that several
+# kubelets need raised.
+SETTINGS=(vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys
+  kernel.keys.root_maxbytes fs.inotify.max_user_instances)
+
+save_settings() { sysctl -e "${SETTINGS[@]}" >"$DIR/settings" 2>/dev/null || true; }
+
+raise_settings() {
+  [ "$(sysctl -n fs.inotify.max_user_instances)" -ge 1024 ] || sysctl -qw fs.inotify.max_user_instances=1024
+}
+
+restore_settings() { [ ! -e "$DIR/settings" ] || sysctl -qe -p "$DIR/settings" 2>/dev/null || true; }
+
+# cgroup_roots prints the top of each hierarchy that pods' cgroups are made in.
+cgroup_roots() {
+  if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+    echo /sys/fs/cgroup
+  else
+    awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/mounts | grep ^/sys/fs/cgroup/ | sort -u
+  fi
+}
+
+# remove_cgroups PATH: the path below each root, once nothing runs there.
+remove_cgroups() {
+  local root
+  for root in $(cgroup_roots); do
+    [ -d "$root/$1" ] && find "$root/$1" -depth -type d -exec rmdir {} + 2>/dev/null
+  done
+  return 0
+}
+
+# node_processes I prints the pids of all that runs in a node.
+node_processes() {
+  local root
+  for root in $(cgroup_roots); do
+    [ -d "$root/$NAME/node$1" ] && find "$root/$NAME/node$1" -name cgroup.procs -exec cat {} + 2>/dev/null
+  done | sort -u
+}
+
+# fuse_devices I prints the device numbers of the FUSE file systems that
+# processes of the node have mounted and this machine has not.
+fuse_devices() {
+  local pid
+  for pid in $(node_processes "$1"); do
+    awk '/ - fuse/ { print $3 }' "/proc/$pid/mountinfo" 2>/dev/null
+  done | sort -u | grep -vxFf <(awk '/ - fuse/ { print $3 } END { print "none" }' /proc/self/mountinfo)
+}
+
+# node_loops I prints the loop devices whose backing file belongs to the node:
+# it is on one of its FUSE file systems, or among its own files. To be called
+# while the node runs: what a dead FUSE server backs cannot be asked.
+node_loops() {
+  local fuse own name device inode
+  fuse=" $(fuse_devices "$1" | xargs) "
+  own=$(stat -c '%Hd:%Ld' "$DIR")
+  losetup -l -n -O NAME,BACK-MAJ:MIN,BACK-INO 2>/dev/null | while read -r name device inode; do
+    case $fuse in *" $device "*) echo "$name" ;; esac
+    [ "$device" = "$own" ] &&
+      [ -n "$(find "$(node_dir "$1")"/lib/{cask,kubelet} -xdev -inum "$inode" -print -quit 2>/dev/null)" ] && echo "$name"
+  done
+  return 0
+}
+
+# detach_loops DEVICE... detaches what is still attached of a dead node's.
+detach_loops() {
+  local device
+  for device in "$@"; do losetup -d "$device" 2>/dev/null || true; done
+}

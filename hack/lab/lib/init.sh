@@ -1,0 +1,22 @@
+# Functions of the programs that are the first process of a namespace.
+# shellcheck shell=bash
+
+# write_own_pid stores this process as the machine sees it; /proc must still
+# be the machine's.
+write_own_pid() {
+  local fields
+  read -r -a fields </proc/self/stat
+  echo "${fields[0]} ${fields[21]}" >"$PIDFILE"
+}
+
+# supervise LOG-FOLDER PROGRAM ARGUMENT... keeps a program running, as an
+# init system would.
+supervise() {
+  local log=$1/$2.log
+  shift
+  while :; do
+    "$@" >>"$log" 2>&1
+    echo "$1 ended with status $?; starting it again" >>"$log"
+    sleep 1
+  done
+}

@@ -1,0 +1,163 @@
+package target
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/bits"
+	"time"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/nvme"
+)
+
+// Config of a Target. The zero value serves anyone.
+type Config struct {
+	// Admit is asked whether a host may use the subsystems; nil admits all.
+	// An error refuses the Connect with status Connect Invalid Host.
+	Admit func(ctx context.Context, hostNQN string) error
+	// Advertise is the host:port in the discovery log; empty is the local
+	// address of the connection that asks.
+	Advertise string
+	// Logf takes one line for each connection event worth telling; nil
+	// drops them.
+	Logf   func(format string, args ...any)
+	Limits Limits
+}
+
+// Limits bound what peers can make a Target hold. Zero fields get defaults.
+type Limits struct {
+	Connections    int           // open connections, all subsystems: 128
+	Controllers    int           // associations of one subsystem: 32
+	Queues         int           // I/O queues of one controller: 16
+	QueueDepth     int           // commands outstanding on one queue: 128
+	InflightBytes  int           // data held for one connection: 8 MiB
+	MaxTransfer    int           // data of one command: 1 MiB
+	Handshake      time.Duration // from accept to a complete Connect: 10 s
+	Displace       time.Duration // waiting for a displaced association: 10 s
+	WriteStall     time.Duration // a peer that does not read: 30 s
+	IdleController time.Duration // without keep-alive, discovery or not enabled: 2 min
+}
+
+// Fixed bounds.
+const (
+	adminDepth    = 32       // entries of the admin queue
+	maxInCapsule  = 16 << 10 // in-capsule data of an I/O queue
+	adminCapsule  = 8 << 10  // in-capsule data of an admin queue, set by the specification
+	maxH2CData    = 1 << 20  // data of one H2CData PDU
+	asyncEvents   = 4        // Asynchronous Event Requests held
+	maxNamespaces = 1024     // of one subsystem
+	maxSubsystems = 256
+	maxKeepAlive  = time.Hour
+	lingerTime    = time.Second // for a peer to read our TermReq
+	tickInterval  = 250 * time.Millisecond
+	readBuffer    = 32 << 10
+)
+
+func (l *Limits) setDefaults() {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&l.Connections, 128)
+	def(&l.Controllers, 32)
+	def(&l.Queues, 16)
+	def(&l.QueueDepth, 128)
+	def(&l.InflightBytes, 8<<20)
+	def(&l.MaxTransfer, 1<<20)
+	defTime := func(p *time.Duration, v time.Duration) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	defTime(&l.Handshake, 10*time.Second)
+	defTime(&l.Displace, 10*time.Second)
+	defTime(&l.WriteStall, 30*time.Second)
+	defTime(&l.IdleController, 2*time.Minute)
+}
+
+func (l *Limits) check() error {
+	switch {
+	case l.Connections < 1, l.Controllers < 1, l.Queues < 1 || l.Queues > 1024:
+		return errors.New("nvme target: limits: connections, controllers and queues must be at least 1, queues at most 1024")
+	case l.QueueDepth < 2 || l.QueueDepth > 4096:
+		return fmt.Errorf("nvme target: limits: queue depth %d, must be 2 to 4096", l.QueueDepth)
+	case l.MaxTransfer < 2*nvme.PageSize || l.MaxTransfer > 1<<30:
+		return fmt.Errorf("nvme target: limits: largest transfer %d, must be 8 KiB to 1 GiB", l.MaxTransfer)
+	case l.InflightBytes < l.MaxTransfer:
+		return fmt.Errorf("nvme target: limits: %d bytes in flight are less than one transfer of %d", l.InflightBytes, l.MaxTransfer)
+	}
+	return nil
+}
+
+// Subsystem is an NVM subsystem as its owner describes it.
+type Subsystem struct {
+	NQN string
+	// Serial must not change over the life of the subsystem; empty derives
+	// it from the NQN.
+	Serial     string
+	Model      string // empty is "Cask volume"
+	Firmware   string // at most 8 characters; empty is "1"
+	Namespaces []Namespace
+}
+
+// Namespace is one block device of a Subsystem. The Device stays its owner's:
+// the Target never closes it.
+type Namespace struct {
+	ID     nvme.NSID
+	Device block.Device
+	UUID   nvme.UUID // identity of the content; NGUID and EUI64 follow from it
+}
+
+func (s *Subsystem) prepare() error {
+	if err := nvme.CheckNQN(s.NQN); err != nil {
+		return fmt.Errorf("nvme target: subsystem %q: %w", s.NQN, err)
+	}
+	if s.NQN == nvme.DiscoveryNQN {
+		return fmt.Errorf("nvme target: subsystem %q: the name belongs to discovery", s.NQN)
+	}
+	if len(s.Namespaces) > maxNamespaces {
+		return fmt.Errorf("nvme target: subsystem %q: more than %d namespaces", s.NQN, maxNamespaces)
+	}
+	for _, n := range s.Namespaces {
+		if err := n.check(); err != nil {
+			return fmt.Errorf("nvme target: subsystem %q: %w", s.NQN, err)
+		}
+	}
+	if s.Serial == "" {
+		h := sha256.Sum256([]byte(s.NQN))
+		s.Serial = hex.EncodeToString(h[:10])
+	}
+	if s.Model == "" {
+		s.Model = "Cask volume"
+	}
+	if s.Firmware == "" {
+		s.Firmware = "1"
+	}
+	return nil
+}
+
+func (n *Namespace) check() error {
+	if n.ID == 0 || n.ID > 1<<20 || n.Device == nil || n.UUID.IsZero() {
+		return fmt.Errorf("namespace %d: needs an ID from 1 to 2^20, a device and a UUID", n.ID)
+	}
+	g := n.Device.Geometry()
+	if g.BlockSize < 512 || bits.OnesCount32(g.BlockSize) != 1 || g.BlockSize > nvme.PageSize {
+		return fmt.Errorf("namespace %d: block size %d, must be a power of two from 512 to 4096", n.ID, g.BlockSize)
+	}
+	if g.MaxTransfer < 2*nvme.PageSize {
+		return fmt.Errorf("namespace %d: largest transfer %d, must be at least 8 KiB", n.ID, g.MaxTransfer)
+	}
+	return nil
+}
+
+// eui64 derives a locally administered EUI-64 from the UUID.
+func (n *Namespace) eui64() (e [8]byte) {
+	h := sha256.Sum256(n.UUID[:])
+	copy(e[:], h[:])
+	e[0] = e[0]&^1 | 2
+	return e
+}

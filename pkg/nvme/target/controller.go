@@ -1,0 +1,277 @@
+package target
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cask-storage/cask/pkg/nvme"
+)
+
+// controller is one association of a host with a subsystem.
+type controller struct {
+	sub       *subsystem
+	id        nvme.CNTLID
+	seq       uint64 // order of Connects
+	hostNQN   string
+	hostID    nvme.UUID
+	adminConn *conn
+	killed    chan struct{} // closed when dead
+	drained   chan struct{} // closed when dead and all of its commands have completed
+	seen      atomic.Int64  // when the host was last heard of, Target.now
+
+	mu          sync.Mutex
+	dead        bool
+	why         error
+	keepAlive   time.Duration // 0 is none
+	cc          uint32
+	conns       map[nvme.QID]*conn // the admin queue too
+	queueLimit  int                // I/O queues granted
+	asyncConfig uint32
+	aers        []*command // held Asynchronous Event Requests, at most asyncEvents
+	changed     []nvme.NSID
+	notify      bool // a namespace notice is due
+	masked      bool // one was sent and the log page not read yet
+}
+
+// ready reports CSTS.RDY with CC.EN.
+func (ctrl *controller) ready() bool {
+	ctrl.mu.Lock()
+	defer ctrl.mu.Unlock()
+	return ctrl.cc&nvme.CCEnable != 0 && !ctrl.dead
+}
+
+// kill ends the association: its connections are closed, and drained is closed
+// when the devices have completed what they had submitted. It does not wait.
+func (ctrl *controller) kill(why error) {
+	ctrl.mu.Lock()
+	defer ctrl.mu.Unlock()
+	if ctrl.dead {
+		return
+	}
+	ctrl.dead, ctrl.why = true, why
+	close(ctrl.killed)
+	if !ctrl.sub.isDiscovery {
+		ctrl.sub.t.cfg.Logf("nvme target: host %s: association %d closed: %v", ctrl.hostNQN, ctrl.id, why)
+	}
+	for _, c := range ctrl.conns {
+		c.abort()
+	}
+	ctrl.aers = nil
+}
+
+// attach adds a queue's connection.
+func (ctrl *controller) attach(c *conn, q nvme.QID) nvme.Status {
+	ctrl.mu.Lock()
+	defer ctrl.mu.Unlock()
+	switch {
+	case ctrl.dead:
+		return nvme.ConnectInvalidParam | nvme.DNR
+	case ctrl.conns[q] != nil:
+		return nvme.ConnectBusy
+	}
+	ctrl.conns[q] = c
+	return nvme.Success
+}
+
+// detach removes a connection that has ended and whose commands have
+// completed.
+func (ctrl *controller) detach(c *conn) {
+	ctrl.mu.Lock()
+	if ctrl.conns[c.qid] == c {
+		delete(ctrl.conns, c.qid)
+	}
+	last := ctrl.dead && len(ctrl.conns) == 0
+	ctrl.mu.Unlock()
+	if last {
+		ctrl.sub.remove(ctrl)
+		close(ctrl.drained)
+	}
+}
+
+// enforce kills the association of a host that was silent for too long.
+func (ctrl *controller) enforce(now int64) {
+	limit := ctrl.sub.t.cfg.Limits.IdleController
+	ctrl.mu.Lock()
+	idle := ctrl.cc&nvme.CCEnable == 0 || ctrl.sub.isDiscovery
+	if ctrl.keepAlive > 0 {
+		limit, idle = ctrl.keepAlive+2*tickInterval, true
+	}
+	ctrl.mu.Unlock()
+	if silent := time.Duration(now - ctrl.seen.Load()); idle && silent > limit {
+		ctrl.kill(fmt.Errorf("nothing heard for %v, keep-alive timeout", silent.Round(time.Millisecond)))
+	}
+}
+
+func (ctrl *controller) describe() Association {
+	ctrl.mu.Lock()
+	defer ctrl.mu.Unlock()
+	return Association{
+		Subsystem: ctrl.sub.NQN, HostNQN: ctrl.hostNQN,
+		Remote: ctrl.adminConn.nc.RemoteAddr().String(), Queues: max(0, len(ctrl.conns)-1),
+	}
+}
+
+// propertyGet reads a controller property.
+func (ctrl *controller) propertyGet(p nvme.PropertyParams) (uint64, nvme.Status) {
+	ctrl.mu.Lock()
+	defer ctrl.mu.Unlock()
+	switch {
+	case p.Wide && p.Offset == nvme.PropCAP:
+		return nvme.Capabilities{QueueDepth: uint32(ctrl.depthLimit()), TimeoutMS: 15000}.Encode(), nvme.Success
+	case p.Wide:
+	case p.Offset == nvme.PropVS:
+		return uint64(nvme.Version), nvme.Success
+	case p.Offset == nvme.PropCC:
+		return uint64(ctrl.cc), nvme.Success
+	case p.Offset == nvme.PropCSTS:
+		return uint64(ctrl.cstsLocked()), nvme.Success
+	}
+	return 0, nvme.InvalidField | nvme.DNR
+}
+
+func (ctrl *controller) depthLimit() int { return ctrl.sub.t.cfg.Limits.QueueDepth }
+
+// cstsLocked derives CSTS. After CC.EN was cleared the controller stays ready
+// until its I/O queues have drained.
+func (ctrl *controller) cstsLocked() uint32 {
+	var v uint32
+	if ctrl.cc&nvme.CCEnable != 0 || len(ctrl.conns) > 1 {
+		v |= nvme.CSTSReady
+	}
+	if ctrl.cc&nvme.CCShutdown != 0 {
+		v |= nvme.CSTSShutReady
+	}
+	return v
+}
+
+// propertySet writes CC, the only writable property.
+func (ctrl *controller) propertySet(p nvme.PropertyParams) nvme.Status {
+	if p.Wide || p.Offset != nvme.PropCC {
+		return nvme.InvalidField | nvme.DNR
+	}
+	ctrl.mu.Lock()
+	defer ctrl.mu.Unlock()
+	was := ctrl.cc
+	ctrl.cc = uint32(p.Value)
+	if was&nvme.CCEnable != 0 && ctrl.cc&nvme.CCEnable == 0 {
+		for q, c := range ctrl.conns {
+			if q != 0 {
+				c.abort()
+			}
+		}
+		ctrl.aers, ctrl.asyncConfig = nil, 0
+	}
+	return nvme.Success
+}
+
+// subsystem is a Subsystem being served.
+type subsystem struct {
+	Subsystem
+	t           *Target
+	isDiscovery bool
+
+	mu          sync.Mutex
+	controllers map[nvme.CNTLID]*controller
+	lastID      nvme.CNTLID
+	lastSeq     uint64
+}
+
+func newSubsystem(t *Target, s Subsystem) *subsystem {
+	return &subsystem{Subsystem: s, t: t, controllers: map[nvme.CNTLID]*controller{}}
+}
+
+// namespace finds a namespace by its identifier.
+func (s *subsystem) namespace(id nvme.NSID) *Namespace {
+	for i := range s.Namespaces {
+		if s.Namespaces[i].ID == id {
+			return &s.Namespaces[i]
+		}
+	}
+	return nil
+}
+
+// maxTransfer is what every namespace takes, and the limits allow.
+func (s *subsystem) maxTransfer() uint32 {
+	m := uint32(s.t.cfg.Limits.MaxTransfer)
+	for i := range s.Namespaces {
+		m = min(m, s.Namespaces[i].Device.Geometry().MaxTransfer)
+	}
+	return nvme.PageSize << nvme.MDTSFor(m)
+}
+
+// maxControllerID leaves out the reserved values.
+const maxControllerID nvme.CNTLID = 0xffef
+
+// add makes a controller for c, or returns nil when there are too many.
+func (s *subsystem) add(c *conn, d nvme.ConnectData) *controller {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.controllers) >= s.t.cfg.Limits.Controllers {
+		return nil
+	}
+	for {
+		s.lastID = s.lastID%maxControllerID + 1
+		if s.controllers[s.lastID] == nil {
+			break
+		}
+	}
+	s.lastSeq++
+	ctrl := &controller{
+		sub: s, id: s.lastID, seq: s.lastSeq, hostNQN: d.HostNQN, hostID: d.HostID, adminConn: c,
+		killed: make(chan struct{}), drained: make(chan struct{}),
+		conns: map[nvme.QID]*conn{0: c}, queueLimit: s.t.cfg.Limits.Queues,
+	}
+	ctrl.seen.Store(s.t.now.Load())
+	s.controllers[ctrl.id] = ctrl
+	return ctrl
+}
+
+func (s *subsystem) remove(ctrl *controller) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.controllers, ctrl.id)
+}
+
+func (s *subsystem) controller(id nvme.CNTLID) *controller {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.controllers[id]
+}
+
+// controllersMatching lists the controllers that pass the filter; nil passes
+// all.
+func (s *subsystem) controllersMatching(filter func(*controller) bool) []*controller {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*controller
+	for _, c := range s.controllers {
+		if filter == nil || filter(c) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// displace kills the same host's older associations and waits for them, until
+// ctx is done or ctrl itself is killed.
+func (s *subsystem) displace(ctx context.Context, ctrl *controller) error {
+	older := s.controllersMatching(func(o *controller) bool {
+		return o.seq < ctrl.seq && o.hostNQN == ctrl.hostNQN && o.hostID == ctrl.hostID
+	})
+	for _, o := range older {
+		o.kill(fmt.Errorf("displaced by association %d of the same host", ctrl.id))
+	}
+	for _, o := range older {
+		select {
+		case <-o.drained:
+		case <-ctrl.killed:
+			return fmt.Errorf("association %d was displaced while it waited", ctrl.id)
+		case <-ctx.Done():
+			return fmt.Errorf("association %d of host %s still has commands in the device: %w", o.id, o.hostNQN, ctx.Err())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+// Package target serves block devices as namespaces of NVM subsystems over
+// NVMe/TCP: discovery, associations, admin and I/O queues, digests,
+// keep-alive, asynchronous events. It knows block.Device and nothing of what
+// is behind it.
+//
+//	t, err := target.New(target.Config{Admit: admit})
+//	err = t.AddSubsystem(target.Subsystem{NQN: nqn, Namespaces: ns})
+//	err = t.Serve(ctx, listener)
+//
+// # Associations
+//
+// A host that connects its admin queue anew (same host NQN and host
+// identifier) displaces its older associations with that subsystem: their
+// connections are closed and what they had submitted to the device is waited
+// for before the new Connect is answered. So a write that was delayed in a
+// broken connection cannot be executed after its repetition.
+//
+// A device that answers block.ErrFenced or block.ErrClosed is not the place to
+// be: the association is closed without an answer, and the host repeats the
+// command elsewhere.
+//
+// # Concurrency
+//
+// Each connection has two goroutines, owned by the Serve that accepted it: the
+// reader takes PDUs and submits, the writer sends what completed, in batches.
+// Serve also owns one goroutine that watches the clock. Commands have none:
+// they are slots of their connection, and Device completions only queue them
+// for the writer. Serve returns when all of its goroutines have ended and all
+// that was submitted has completed; a Device that completes nothing delays
+// that, so close a stalled Device first.
+//
+// Lock order: Target.mu, subsystem.mu, controller.mu, conn.mu. None is held
+// while a Device or Config.Admit is called.
+//
+// # Bounds
+//
+// See Limits. Data buffers are allocated after a command's length was checked,
+// and only while the connection holds less than Limits.InflightBytes; commands
+// beyond that wait as 64 bytes each. In-capsule data (at most 16 KiB) comes on
+// top, once per queue entry.
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cask-storage/cask/pkg/nvme"
+)
+
+// ErrClosed is returned by methods of a Target that was closed.
+var ErrClosed = errors.New("nvme target is closed")
+
+// Target is an NVMe/TCP target.
+type Target struct {
+	cfg       Config
+	discovery *subsystem
+	closed    chan struct{}
+	serving   sync.WaitGroup // Serve calls
+	now       atomic.Int64   // nanoseconds, advanced by the watchers
+
+	mu         sync.Mutex
+	isClosed   bool
+	subsystems map[string]*subsystem
+	generation uint64 // of the discovery log
+	conns      map[*conn]struct{}
+}
+
+// New makes a Target that serves nothing yet.
+func New(cfg Config) (*Target, error) {
+	cfg.Limits.setDefaults()
+	if err := cfg.Limits.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Advertise != "" {
+		if _, _, err := net.SplitHostPort(cfg.Advertise); err != nil {
+			return nil, fmt.Errorf("nvme target: advertised address %q, must be host:port: %w", cfg.Advertise, err)
+		}
+	}
+	if cfg.Logf == nil {
+		cfg.Logf = func(string, ...any) {}
+	}
+	if cfg.Admit == nil {
+		cfg.Admit = func(context.Context, string) error { return nil }
+	}
+	t := &Target{
+		cfg: cfg, closed: make(chan struct{}),
+		subsystems: map[string]*subsystem{}, conns: map[*conn]struct{}{},
+	}
+	t.now.Store(time.Now().UnixNano())
+	t.discovery = newSubsystem(t, Subsystem{NQN: nvme.DiscoveryNQN, Serial: "discovery", Model: "Cask discovery", Firmware: "1"})
+	t.discovery.isDiscovery = true
+	return t, nil
+}
+
+// AddSubsystem begins to serve s.
+func (t *Target) AddSubsystem(s Subsystem) error {
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.isClosed:
+		return ErrClosed
+	case t.subsystems[s.NQN] != nil:
+		return fmt.Errorf("nvme target: subsystem %q is served already", s.NQN)
+	case len(t.subsystems) >= maxSubsystems:
+		return fmt.Errorf("nvme target: subsystem %q: more than %d subsystems", s.NQN, maxSubsystems)
+	}
+	t.subsystems[s.NQN] = newSubsystem(t, s)
+	t.generation++
+	return nil
+}
+
+// RemoveSubsystem ends the associations of a subsystem and waits until what
+// they submitted has completed, or ctx is done.
+func (t *Target) RemoveSubsystem(ctx context.Context, nqn string) error {
+	t.mu.Lock()
+	s := t.subsystems[nqn]
+	delete(t.subsystems, nqn)
+	t.generation++
+	t.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	return dropAll(ctx, s.controllersMatching(nil), errors.New("the subsystem was removed"))
+}
+
+// NamespaceChanged tells the hosts connected to a subsystem that a namespace's
+// attributes, such as its size, have changed.
+func (t *Target) NamespaceChanged(nqn string, id nvme.NSID) {
+	t.mu.Lock()
+	s := t.subsystems[nqn]
+	t.mu.Unlock()
+	if s == nil {
+		return
+	}
+	for _, c := range s.controllersMatching(nil) {
+		c.namespaceChanged(id)
+	}
+}
+
+// Recheck asks Config.Admit again about every association, drops those no
+// longer admitted, and waits until what they submitted has completed. A nil
+// return says that no host refused by Admit is connected or will be, as long
+// as Admit's answers stay.
+func (t *Target) Recheck(ctx context.Context) error {
+	t.mu.Lock()
+	var all []*controller
+	for _, s := range t.subsystems {
+		all = append(all, s.controllersMatching(nil)...)
+	}
+	t.mu.Unlock()
+	answers := map[string]error{}
+	var refused []*controller
+	for _, c := range all {
+		err, asked := answers[c.hostNQN]
+		if !asked {
+			err = t.cfg.Admit(ctx, c.hostNQN)
+			answers[c.hostNQN] = err
+		}
+		if err != nil {
+			c.kill(fmt.Errorf("no longer admitted: %w", err))
+			refused = append(refused, c)
+		}
+	}
+	return dropAll(ctx, refused, nil)
+}
+
+// dropAll closes associations and waits for them.
+func dropAll(ctx context.Context, cs []*controller, why error) error {
+	for _, c := range cs {
+		c.kill(why)
+	}
+	for _, c := range cs {
+		select {
+		case <-c.drained:
+		case <-ctx.Done():
+			return fmt.Errorf("nvme target: host %s: its commands have not completed yet: %w", c.hostNQN, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Association describes one host's connection to a subsystem.
+type Association struct {
+	Subsystem string
+	HostNQN   string
+	Remote    string
+	Queues    int // I/O queues
+}
+
+// Associations lists who is connected, discovery excepted.
+func (t *Target) Associations() []Association {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []Association
+	for _, s := range t.subsystems {
+		for _, c := range s.controllersMatching(nil) {
+			out = append(out, c.describe())
+		}
+	}
+	return out
+}
+
+// Close ends all Serve calls and waits for them. See the package
+// documentation about stalled Devices.
+func (t *Target) Close() error {
+	t.mu.Lock()
+	if !t.isClosed {
+		t.isClosed = true
+		close(t.closed)
+	}
+	t.mu.Unlock()
+	t.serving.Wait()
+	return nil
+}
+
+// lookup finds a subsystem by name.
+func (t *Target) lookup(nqn string) *subsystem {
+	if nqn == nvme.DiscoveryNQN {
+		return t.discovery
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.subsystems[nqn]
+}

@@ -40,38 +40,34 @@ func firstLine(s string) string {
 
 // TestExportedDocs: exported types and functions say what they do.
 func TestExportedDocs(t *testing.T) {
-	for _, s := range sources(t, production) {
-		if s.ast.Name.Name == "main" {
-			continue
-		}
-		for _, d := range s.ast.Decls {
-			switch d := d.(type) {
-			case *ast.FuncDecl:
-				if d.Recv == nil && d.Name.IsExported() && d.Doc == nil {
-					t.Errorf("%s: exported function %s has no doc", s.at(d), d.Name.Name)
-				}
-			case *ast.GenDecl:
-				checkTypeDocs(t, s, d)
-			}
-		}
-	}
+	run(t, checkDocs, func(s *source) bool { return !s.test && s.ast.Name.Name != "main" })
 }
 
-func checkTypeDocs(t *testing.T, s *source, d *ast.GenDecl) {
-	t.Helper()
-	for _, spec := range d.Specs {
-		if ts, ok := spec.(*ast.TypeSpec); ok && ts.Name.IsExported() && d.Doc == nil && ts.Doc == nil && ts.Comment == nil {
-			t.Errorf("%s: exported type %s has no doc", s.at(ts), ts.Name.Name)
+func checkDocs(s *source, report reporter) {
+	for _, d := range s.ast.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if d.Recv == nil && d.Name.IsExported() && d.Doc == nil {
+				report(d, "exported function %s has no doc", d.Name.Name)
+			}
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				if ts, ok := spec.(*ast.TypeSpec); ok && ts.Name.IsExported() && d.Doc == nil && ts.Doc == nil && ts.Comment == nil {
+					report(ts, "exported type %s has no doc", ts.Name.Name)
+				}
+			}
 		}
 	}
 }
 
 // TestPackageNames: a package is named for what it provides.
 func TestPackageNames(t *testing.T) {
+	run(t, checkName, func(*source) bool { return true })
+}
+
+func checkName(s *source, report reporter) {
 	refused := []string{"util", "utils", "common", "types", "helper", "helpers", "vars", "misc", "shared", "lib", "base"}
-	for _, s := range sources(t, func(*source) bool { return true }) {
-		if slices.Contains(refused, s.ast.Name.Name) {
-			t.Errorf("%s: package %s says nothing; name it for what it provides", s.path, s.ast.Name.Name)
-		}
+	if slices.Contains(refused, s.ast.Name.Name) {
+		report(s.ast.Name, "package %s says nothing; name it for what it provides", s.ast.Name.Name)
 	}
 }

@@ -98,11 +98,14 @@ func parse(p string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := parser.ParseFile(fset, p, content, parser.ParseComments|parser.SkipObjectResolution)
+	return parseText(filepath.ToSlash(rel), content)
+}
+
+func parseText(rel string, content []byte) (*source, error) {
+	f, err := parser.ParseFile(fset, rel, content, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
 		return nil, err
 	}
-	rel = filepath.ToSlash(rel)
 	s := &source{path: rel, pkg: path.Join(module, path.Dir(rel)), ast: f, generated: ast.IsGenerated(f)}
 	s.lines = strings.Count(string(content), "\n")
 	s.test = strings.HasSuffix(rel, "_test.go") || strings.HasSuffix(path.Dir(rel), "test")
@@ -124,6 +127,22 @@ func sources(t *testing.T, keep func(*source) bool) []*source {
 		t.Fatal(err)
 	}
 	return slices.DeleteFunc(slices.Clone(all), func(s *source) bool { return s.generated || !keep(s) })
+}
+
+// reporter is told of each place that breaks a rule.
+type reporter func(n ast.Node, format string, args ...any)
+
+// check applies one rule to one file.
+type check func(s *source, report reporter)
+
+func run(t *testing.T, c check, files func(*source) bool) {
+	t.Helper()
+	for _, s := range sources(t, files) {
+		c(s, func(n ast.Node, format string, args ...any) {
+			t.Helper()
+			t.Errorf("%s: %s", s.at(n), fmt.Sprintf(format, args...))
+		})
+	}
 }
 
 func production(s *source) bool { return !s.test }

@@ -25,22 +25,33 @@ func p90(n []int) int {
 // TestFunctionLength counts code and tests apart.
 func TestFunctionLength(t *testing.T) {
 	for kind, test := range map[string]bool{"code": false, "tests": true} {
+		files := func(s *source) bool { return s.test == test }
+		run(t, checkFunctionCap, files)
 		var all []int
-		for _, s := range sources(t, func(s *source) bool { return s.test == test }) {
-			for _, d := range s.ast.Decls {
-				f, ok := d.(*ast.FuncDecl)
-				if !ok {
-					continue
-				}
-				n := s.span(f)
-				all = append(all, n)
-				if n > functionCap && !noted("dispatch", f.Doc) {
-					t.Errorf("%s: function %s has %d lines, the cap is %d", s.at(f), f.Name.Name, n, functionCap)
-				}
+		for _, s := range sources(t, files) {
+			for _, f := range functions(s) {
+				all = append(all, s.span(f))
 			}
 		}
 		if got := p90(all); got > functionP90 {
 			t.Errorf("nine of ten functions of %s have up to %d lines, want %d", kind, got, functionP90)
+		}
+	}
+}
+
+func functions(s *source) (all []*ast.FuncDecl) {
+	for _, d := range s.ast.Decls {
+		if f, ok := d.(*ast.FuncDecl); ok {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+func checkFunctionCap(s *source, report reporter) {
+	for _, f := range functions(s) {
+		if n := s.span(f); n > functionCap && !noted("dispatch", f.Doc) {
+			report(f, "function %s has %d lines, the cap is %d", f.Name.Name, n, functionCap)
 		}
 	}
 }
@@ -59,33 +70,32 @@ func TestFileLength(t *testing.T) {
 }
 
 // TestParameters: a call can be read without looking up what each argument is.
-func TestParameters(t *testing.T) {
-	for _, s := range sources(t, production) {
-		for _, d := range s.ast.Decls {
-			f, ok := d.(*ast.FuncDecl)
-			if !ok || !f.Name.IsExported() || noted("signature", f.Doc) {
-				continue
-			}
-			if n := f.Type.Params.NumFields(); n > maxParams {
-				t.Errorf("%s: %s has %d parameters, at most %d: make a struct of them", s.at(f), f.Name.Name, n, maxParams)
-			}
-			for _, p := range f.Type.Params.List {
-				if id, ok := p.Type.(*ast.Ident); ok && id.Name == "bool" {
-					t.Errorf("%s: %s has a bool parameter: make it two functions, or a field of an options struct", s.at(p), f.Name.Name)
-				}
+func TestParameters(t *testing.T) { run(t, checkParameters, production) }
+
+func checkParameters(s *source, report reporter) {
+	for _, f := range functions(s) {
+		if !f.Name.IsExported() || noted("signature", f.Doc) {
+			continue
+		}
+		if n := f.Type.Params.NumFields(); n > maxParams {
+			report(f, "%s has %d parameters, at most %d: make a struct of them", f.Name.Name, n, maxParams)
+		}
+		for _, p := range f.Type.Params.List {
+			if id, ok := p.Type.(*ast.Ident); ok && id.Name == "bool" {
+				report(p, "%s has a bool parameter: make it two functions, or a field of an options struct", f.Name.Name)
 			}
 		}
 	}
 }
 
 // TestInterfacesAreSmall: embedded interfaces count as one.
-func TestInterfacesAreSmall(t *testing.T) {
-	for _, s := range sources(t, production) {
-		ast.Inspect(s.ast, func(n ast.Node) bool {
-			if i, ok := n.(*ast.InterfaceType); ok && i.Methods.NumFields() > maxMethods {
-				t.Errorf("%s: an interface of %d methods, at most %d", s.at(i), i.Methods.NumFields(), maxMethods)
-			}
-			return true
-		})
-	}
+func TestInterfacesAreSmall(t *testing.T) { run(t, checkInterfaces, production) }
+
+func checkInterfaces(s *source, report reporter) {
+	ast.Inspect(s.ast, func(n ast.Node) bool {
+		if i, ok := n.(*ast.InterfaceType); ok && i.Methods.NumFields() > maxMethods {
+			report(i, "an interface of %d methods, at most %d", i.Methods.NumFields(), maxMethods)
+		}
+		return true
+	})
 }

@@ -158,11 +158,12 @@ type VolumeStatus struct {
 
 // The condition types of a Volume.
 const (
-	ConditionPlaced   = "Placed"   // every replica has a node (operator)
-	ConditionServing  = "Serving"  // a target has a quorum and accepts I/O (target)
-	ConditionHealthy  = "Healthy"  // every replica is in sync (target)
-	ConditionPrefix   = "Complete" // False after an unclean recovery: unflushed writes may be missing (target)
-	ConditionDeleting = "Deleting" // what deletion waits for (operator)
+	ConditionPlaced    = "Placed"    // every replica has a node (operator)
+	ConditionServing   = "Serving"   // a target has a quorum and accepts I/O (target)
+	ConditionHealthy   = "Healthy"   // every replica is in sync (target)
+	ConditionPrefix    = "Complete"  // False after an unclean recovery: unflushed writes may be missing (target)
+	ConditionPodsReady = "PodsReady" // every pod of the volume is ready (operator)
+	ConditionDeleting  = "Deleting"  // what deletion waits for (operator)
 )
 
 // ReasonReleasingExtents is the reason of ConditionDeleting from which on the

@@ -96,7 +96,7 @@ func iocAffinity(p *v1alpha1.StoragePool, holding []string) *corev1.Affinity {
 	if len(holding) > 0 {
 		nodes := slices.Clone(holding)
 		slices.Sort(nodes)
-		terms = append(terms, onNodes(slices.Compact(nodes)...))
+		terms = append(terms, onNodes(slices.Compact(nodes)...)...)
 	}
 	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
 		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: terms},

@@ -140,7 +140,9 @@ func (s Settings) targetContainer(v *v1alpha1.Volume) corev1.Container {
 func targetAffinity(v *v1alpha1.Volume) *corev1.Affinity {
 	var terms []corev1.PreferredSchedulingTerm
 	prefer := func(weight int32, nodes ...string) {
-		terms = append(terms, corev1.PreferredSchedulingTerm{Weight: weight, Preference: onNodes(nodes...)})
+		for _, on := range onNodes(nodes...) {
+			terms = append(terms, corev1.PreferredSchedulingTerm{Weight: weight, Preference: on})
+		}
 	}
 	if node := consumer(v); node != "" {
 		prefer(100, node)
@@ -152,6 +154,12 @@ func targetAffinity(v *v1alpha1.Volume) *corev1.Affinity {
 		return nil
 	}
 	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{PreferredDuringSchedulingIgnoredDuringExecution: terms}}
+}
+
+func pinned(node string) *corev1.Affinity {
+	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: onNodes(node)},
+	}}
 }
 
 func consumer(v *v1alpha1.Volume) string {
@@ -170,10 +178,15 @@ func replicaNodes(v *v1alpha1.Volume) []string {
 	return slices.Compact(nodes)
 }
 
-func onNodes(nodes ...string) corev1.NodeSelectorTerm {
-	return corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{
-		{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: nodes},
-	}}
+// onNodes matches nodes by name, which the hostname label need not be.
+func onNodes(nodes ...string) []corev1.NodeSelectorTerm {
+	var terms []corev1.NodeSelectorTerm
+	for _, n := range nodes { // one name in each: matchFields takes no more
+		terms = append(terms, corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{
+			{Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{n}},
+		}})
+	}
+	return terms
 }
 
 // Replica is the Deployment of one replica on its node, from the pool's
@@ -187,7 +200,7 @@ func (s Settings) Replica(v *v1alpha1.Volume, r v1alpha1.VolumeReplica, director
 		EnableServiceLinks:            ptr.To(false),
 		DNSPolicy:                     corev1.DNSDefault,
 		TerminationGracePeriodSeconds: ptr.To[int64](30),
-		NodeSelector:                  map[string]string{corev1.LabelHostname: r.Node},
+		Affinity:                      pinned(r.Node),
 		Tolerations:                   tolerateLost(),
 		SecurityContext:               unprivilegedPod(),
 		Containers:                    []corev1.Container{s.replicaContainer(v, r)},

@@ -1,0 +1,305 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/controllers/internal/conditions"
+	"github.com/cask-storage/cask/controllers/internal/resources"
+)
+
+// retryPlacement is how often a volume without a place is tried again, besides
+// whenever a pool or node changes.
+const retryPlacement = time.Minute
+
+// retryConflict gives the cache time to catch up with who was faster.
+const retryConflict = 200 * time.Millisecond
+
+// Event is something to tell people about the Volume.
+type Event struct {
+	Warning         bool
+	Reason, Message string
+}
+
+// Plan is what one pass does, in this order; an empty one is a volume that is
+// as it should be.
+type Plan struct {
+	Finalize *bool                  // add (true) or remove (false) the finalizer
+	Status   *v1alpha1.VolumeStatus // recorded before anything below is done
+	Create   []client.Object
+	Update   []client.Object
+	Delete   []client.Object
+	Events   []Event
+	Again    time.Duration // look again after; 0 waits for a change
+}
+
+// pass is the working state of one decision.
+type pass struct {
+	*Snapshot
+	settings resources.Settings
+	want     *v1alpha1.VolumeStatus
+	found    *conditions.Set
+	plan     Plan
+}
+
+// Decide is the whole of the operator's policy for a Volume. Pure.
+func Decide(s *Snapshot, settings resources.Settings) (Plan, error) {
+	p := &pass{Snapshot: s, settings: settings, want: s.Volume.Status.DeepCopy(), found: conditions.New()}
+	if err := p.decide(); err != nil {
+		return Plan{}, err
+	}
+	p.conclude()
+	return p.plan, nil
+}
+
+func (p *pass) decide() error {
+	if p.Volume.DeletionTimestamp != nil {
+		if done, err := p.decideDeletion(); done || err != nil {
+			return err
+		}
+	} else if !controllerutil.ContainsFinalizer(p.Volume, v1alpha1.FinalizerData) {
+		p.plan.Finalize = new(bool)
+		*p.plan.Finalize = true
+		return nil
+	}
+	if placed, err := p.place(); !placed || err != nil {
+		return err
+	}
+	return p.pods()
+}
+
+// conclude turns findings into conditions, a status write and events.
+func (p *pass) conclude() {
+	if p.want.State == "" {
+		p.want.State = v1alpha1.VolumePending
+	}
+	for _, c := range p.found.Apply(&p.want.Conditions, p.Volume.Generation) {
+		if c.Reason == reasonPodMissing || c.Reason == reasonStarting {
+			continue // no news while a volume comes up
+		}
+		p.plan.Events = append(p.plan.Events, Event{Warning: c.Status != metav1.ConditionTrue, Reason: c.Reason, Message: c.Message})
+	}
+	if !equalStatus(p.want, &p.Volume.Status) {
+		p.plan.Status = p.want
+	}
+}
+
+// place reports whether the replicas have their places. It chooses them at
+// most once in a volume's life.
+func (p *pass) place() (bool, error) {
+	if len(p.want.Replicas) > 0 {
+		return true, nil
+	}
+	if p.Volume.DeletionTimestamp != nil {
+		return false, nil
+	}
+	if p.want.Initialized || p.want.Epoch != 0 || len(p.want.Voters) != 0 {
+		p.finding(v1alpha1.ConditionPlaced, metav1.ConditionFalse, "PlacementLost", fmt.Sprintf(
+			"volume %s has been used, but its status no longer says where its replicas are; "+
+				"restore status.replicas (id, node, pool) from a backup of the object: its extents are named %s-<id> in the pools", p.Volume.Name, p.Volume.Name))
+		return false, nil
+	}
+	if !p.Placing {
+		return false, nil
+	}
+	placed, err := p.choose()
+	var refused *Unplaced
+	if errors.As(err, &refused) {
+		p.finding(v1alpha1.ConditionPlaced, metav1.ConditionFalse, refused.Reason, refused.Message)
+		p.plan.Again = retryPlacement
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	p.record(placed)
+	return false, nil // what was chosen is recorded before it is built on
+}
+
+func (p *pass) choose() ([]Site, error) {
+	pools, err := matchingPools(p.Volume, p.Pools)
+	if err != nil {
+		return nil, err
+	}
+	all, err := sites(p.Snapshot, pools)
+	if err != nil {
+		return nil, err
+	}
+	return Place(Demand{
+		Volume:    p.Volume.Name,
+		Replicas:  int(p.Volume.Spec.Replicas),
+		Extent:    ExtentSize(p.Volume.Spec.Size.Value()),
+		Preferred: p.Volume.Spec.PreferredNode,
+	}, all)
+}
+
+func (p *pass) record(placed []Site) {
+	var on []string
+	for i, s := range placed {
+		id := fmt.Sprintf("r%d", i)
+		p.want.Replicas = append(p.want.Replicas, v1alpha1.VolumeReplica{ID: id, Node: s.Node, Pool: s.Pool, State: v1alpha1.ReplicaUnknown})
+		p.want.Voters = append(p.want.Voters, id)
+		on = append(on, fmt.Sprintf("%s on %s in pool %s", id, s.Node, s.Pool))
+	}
+	p.finding(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced, strings.Join(on, ", "))
+}
+
+func (p *pass) finding(typ string, status metav1.ConditionStatus, reason, message string) {
+	p.found.Add(metav1.Condition{Type: typ, Status: status, Reason: reason, Message: message})
+}
+
+// pods brings the volume's own objects about, each kind when what it needs is
+// there.
+func (p *pass) pods() error {
+	p.services()
+	if p.want.Target.Address == "" || slices.ContainsFunc(p.want.Replicas, func(r v1alpha1.VolumeReplica) bool { return r.Address == "" }) {
+		return nil
+	}
+	if !equalStatus(p.want, &p.Volume.Status) {
+		return nil // addresses first
+	}
+	p.budget()
+	p.deployments()
+	p.running()
+	return nil
+}
+
+// services makes the addresses of the volume and keeps them in its status.
+func (p *pass) services() {
+	if svc := p.service(p.settings.TargetService(p.Volume)); svc != nil {
+		p.want.Target.Address = address(svc, v1alpha1.PortNVMe)
+	}
+	for i := range p.want.Replicas {
+		r := &p.want.Replicas[i]
+		if svc := p.service(p.settings.ReplicaService(p.Volume, r.ID)); svc != nil {
+			r.Address = address(svc, v1alpha1.PortReplication)
+		}
+	}
+}
+
+// service is the existing Service like want, or nil after planning to make it.
+func (p *pass) service(want *corev1.Service) *corev1.Service {
+	have, ok := p.Services[want.Name]
+	if !ok {
+		p.plan.Create = append(p.plan.Create, want)
+		return nil
+	}
+	if !metav1.IsControlledBy(&have, p.Volume) || have.Spec.ClusterIP == "" {
+		return nil
+	}
+	return &have
+}
+
+func address(svc *corev1.Service, port int) string {
+	return hostPort(svc.Spec.ClusterIP, port)
+}
+
+func (p *pass) budget() {
+	want := p.settings.Budget(p.Volume)
+	switch {
+	case p.Budget == nil:
+		p.plan.Create = append(p.plan.Create, want)
+	case p.Budget.Annotations[resources.AnnotationHash] != want.Annotations[resources.AnnotationHash]:
+		have := p.Budget.DeepCopy()
+		have.Annotations, have.Spec = want.Annotations, want.Spec
+		p.plan.Update = append(p.plan.Update, have)
+	}
+}
+
+// deployments creates what is missing and renews what is outdated, the latter
+// one at a time and never so that a replica in sync is missed.
+func (p *pass) deployments() {
+	var outdated []*appsv1.Deployment
+	settled := true // every replica Deployment runs what it should
+	for _, r := range p.want.Replicas {
+		want := p.replicaDeployment(r)
+		if want == nil {
+			settled = false
+			continue
+		}
+		have, ok := p.Deployments[want.Name]
+		switch {
+		case !ok:
+			p.plan.Create = append(p.plan.Create, want)
+			settled = false
+		case stale(&have, want) && p.mayRestart(r):
+			outdated = append(outdated, renewed(&have, want))
+		case stale(&have, want) || !rolledOut(&have):
+			settled = false
+		}
+	}
+	if len(outdated) > 0 {
+		p.plan.Update = append(p.plan.Update, outdated[0])
+		settled = false
+	}
+	want := p.settings.Target(p.Volume)
+	have, ok := p.Deployments[want.Name]
+	switch {
+	case !ok:
+		p.plan.Create = append(p.plan.Create, want)
+	case stale(&have, want) && (settled || !p.serving()):
+		p.plan.Update = append(p.plan.Update, renewed(&have, want))
+	}
+}
+
+func (p *pass) replicaDeployment(r v1alpha1.VolumeReplica) *appsv1.Deployment {
+	i := slices.IndexFunc(p.Pools, func(sp v1alpha1.StoragePool) bool { return sp.Name == r.Pool })
+	if i < 0 {
+		p.finding(v1alpha1.ConditionPodsReady, metav1.ConditionFalse, "PoolMissing", fmt.Sprintf(
+			"replica %s on %s needs StoragePool %s, which does not exist; create it again with the same directory", r.ID, r.Node, r.Pool))
+		return nil
+	}
+	return p.settings.Replica(p.Volume, r, p.Pools[i].Spec.Directory)
+}
+
+// mayRestart reports whether restarting a replica costs nothing that is
+// needed: it counts for nothing now, or all others are in sync and up.
+func (p *pass) mayRestart(r v1alpha1.VolumeReplica) bool {
+	if !p.serving() || r.State != v1alpha1.ReplicaInSync {
+		return true
+	}
+	for _, o := range p.want.Replicas {
+		if o.ID == r.ID {
+			continue
+		}
+		d, ok := p.Deployments[resources.ReplicaName(p.Volume.Name, o.ID)]
+		if o.State != v1alpha1.ReplicaInSync || !ok || !rolledOut(&d) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *pass) serving() bool {
+	return p.want.State == v1alpha1.VolumeHealthy || p.want.State == v1alpha1.VolumeDegraded
+}
+
+func stale(have, want *appsv1.Deployment) bool {
+	return have.Annotations[resources.AnnotationHash] != want.Annotations[resources.AnnotationHash]
+}
+
+func renewed(have, want *appsv1.Deployment) *appsv1.Deployment {
+	d := have.DeepCopy()
+	if d.Annotations == nil {
+		d.Annotations = map[string]string{}
+	}
+	d.Annotations[resources.AnnotationHash] = want.Annotations[resources.AnnotationHash]
+	d.Labels, d.Spec = want.Labels, want.Spec
+	return d
+}
+
+// rolledOut reports whether the Deployment's one pod is the newest and has been
+// ready for a while.
+func rolledOut(d *appsv1.Deployment) bool {
+	return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == 1 && d.Status.AvailableReplicas == 1
+}

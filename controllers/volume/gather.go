@@ -1,0 +1,136 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/controllers/internal/resources"
+)
+
+// Snapshot is everything a decision about one Volume depends on.
+type Snapshot struct {
+	Volume *v1alpha1.Volume
+	Pools  []v1alpha1.StoragePool
+	Nodes  []corev1.Node
+	// Others are all Volumes, and Placing says that they were read afresh:
+	// only then may a place be chosen.
+	Others  []v1alpha1.Volume
+	Placing bool
+
+	// The volume's own objects, by name.
+	Deployments map[string]appsv1.Deployment
+	Services    map[string]corev1.Service
+	Budget      *policyv1.PodDisruptionBudget
+	Pods        []corev1.Pod
+
+	// PV is the PersistentVolume of the volume's name, and Uninstalling
+	// that the Volume kind itself is being deleted; gathered for deleted
+	// Volumes only.
+	PV           *corev1.PersistentVolume
+	Uninstalling bool
+}
+
+// gatherer reads from the cache, and past it where an old answer would do harm.
+type gatherer struct {
+	cache     client.Reader
+	api       client.Reader
+	namespace string
+}
+
+func (g gatherer) gather(ctx context.Context, name string) (*Snapshot, error) {
+	s := &Snapshot{Volume: &v1alpha1.Volume{}}
+	if err := g.cache.Get(ctx, client.ObjectKey{Name: name}, s.Volume); err != nil {
+		return nil, err
+	}
+	s.Volume = s.Volume.DeepCopy()
+	for _, read := range []func(context.Context, *Snapshot) error{g.cluster, g.owned, g.placement, g.deletion} {
+		if err := read(ctx, s); err != nil {
+			return nil, fmt.Errorf("gather for volume %s: %w", name, err)
+		}
+	}
+	return s, nil
+}
+
+func (g gatherer) cluster(ctx context.Context, s *Snapshot) error {
+	var nodes corev1.NodeList
+	if err := g.cache.List(ctx, &nodes); err != nil {
+		return err
+	}
+	s.Nodes = nodes.Items
+	var pools v1alpha1.StoragePoolList
+	if err := g.cache.List(ctx, &pools); err != nil {
+		return err
+	}
+	s.Pools = pools.Items
+	return nil
+}
+
+func (g gatherer) owned(ctx context.Context, s *Snapshot) error {
+	mine := []client.ListOption{client.InNamespace(g.namespace), client.MatchingLabels(resources.VolumeLabels(s.Volume.Name))}
+	var deployments appsv1.DeploymentList
+	var services corev1.ServiceList
+	var budgets policyv1.PodDisruptionBudgetList
+	var pods corev1.PodList
+	for _, list := range []client.ObjectList{&deployments, &services, &budgets, &pods} {
+		if err := g.cache.List(ctx, list, mine...); err != nil {
+			return err
+		}
+	}
+	s.Deployments = map[string]appsv1.Deployment{}
+	for _, d := range deployments.Items {
+		s.Deployments[d.Name] = d
+	}
+	s.Services = map[string]corev1.Service{}
+	for _, svc := range services.Items {
+		s.Services[svc.Name] = svc
+	}
+	for i := range budgets.Items {
+		s.Budget = &budgets.Items[i]
+	}
+	s.Pods = pods.Items
+	return nil
+}
+
+// placement reads all Volumes past the cache: the place another one has just
+// been given counts.
+func (g gatherer) placement(ctx context.Context, s *Snapshot) error {
+	if len(s.Volume.Status.Replicas) > 0 || s.Volume.DeletionTimestamp != nil {
+		return nil
+	}
+	var all v1alpha1.VolumeList
+	if err := g.api.List(ctx, &all); err != nil {
+		return err
+	}
+	s.Others, s.Placing = all.Items, true
+	return nil
+}
+
+func (g gatherer) deletion(ctx context.Context, s *Snapshot) error {
+	if s.Volume.DeletionTimestamp == nil {
+		return nil
+	}
+	pv := &corev1.PersistentVolume{}
+	err := g.api.Get(ctx, client.ObjectKey{Name: s.Volume.Name}, pv)
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if err == nil && pv.Spec.CSI != nil && pv.Spec.CSI.Driver == v1alpha1.DriverName {
+		s.PV = pv
+	}
+	crd := &metav1.PartialObjectMetadata{}
+	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	err = g.api.Get(ctx, client.ObjectKey{Name: "volumes." + v1alpha1.GroupVersion.Group}, crd)
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	s.Uninstalling = err == nil && crd.DeletionTimestamp != nil
+	return nil
+}

@@ -1,0 +1,160 @@
+package volume
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// The reasons of a Placed condition.
+const (
+	ReasonPlaced                = "Placed"
+	ReasonNoPoolMatches         = "NoPoolMatches"
+	ReasonMoreReplicasThanNodes = "MoreReplicasThanNodes"
+	ReasonInsufficientCapacity  = "InsufficientCapacity"
+)
+
+// ExtentSize is what a replica of a volume of so many bytes takes of its pool:
+// the data, ZFS's metadata over it, and room for its pool to breathe.
+func ExtentSize(volume int64) int64 {
+	const mebi = 1 << 20
+	size := volume + volume/20 + 256*mebi
+	return (size + mebi - 1) / mebi * mebi
+}
+
+// Site is one node's part of one pool, as a place for a replica.
+type Site struct {
+	Node, Pool, Zone string
+	Available        int64  // bytes that can still be promised
+	Unfit            string // why no replica may come here now; empty when one may
+}
+
+// Demand is what is to be placed.
+type Demand struct {
+	Volume    string
+	Replicas  int
+	Extent    int64  // bytes on each site
+	Preferred string // node that gets a replica if it can
+}
+
+// Unplaced says why a volume has no place; nothing was decided then.
+type Unplaced struct {
+	Reason, Message string
+}
+
+func (u *Unplaced) Error() string { return u.Message }
+
+// Place picks a site for each replica, all or none: no two on one node, in as
+// many zones as there are, the preferred node first, then where most is free.
+func Place(d Demand, sites []Site) ([]Site, error) {
+	best := bestPerNode(sites)
+	var fit []Site
+	for _, s := range best {
+		if s.Unfit == "" && s.Available >= d.Extent {
+			fit = append(fit, s)
+		}
+	}
+	if len(fit) < d.Replicas {
+		return nil, refusal(d, best)
+	}
+	var placed []Site
+	for len(placed) < d.Replicas {
+		next := slices.MinFunc(fit, func(a, b Site) int {
+			return cmp.Or(
+				preferred(a, d)-preferred(b, d),
+				inZone(placed, a.Zone)-inZone(placed, b.Zone),
+				cmp.Compare(b.Available, a.Available),
+				cmp.Compare(a.Node, b.Node))
+		})
+		placed = append(placed, next)
+		fit = slices.DeleteFunc(fit, func(s Site) bool { return s.Node == next.Node })
+	}
+	return placed, nil
+}
+
+// preferred orders the preferred node before all others.
+func preferred(s Site, d Demand) int {
+	if s.Node == d.Preferred {
+		return 0
+	}
+	return 1
+}
+
+func inZone(placed []Site, zone string) int {
+	n := 0
+	for _, s := range placed {
+		if s.Zone == zone {
+			n++
+		}
+	}
+	return n
+}
+
+// bestPerNode keeps one site for each node, the fit one with most available,
+// ordered by node.
+func bestPerNode(sites []Site) []Site {
+	byNode := map[string]Site{}
+	for _, s := range sites {
+		old, ok := byNode[s.Node]
+		if !ok || better(s, old) {
+			byNode[s.Node] = s
+		}
+	}
+	var best []Site
+	for _, s := range byNode {
+		best = append(best, s)
+	}
+	slices.SortFunc(best, func(a, b Site) int { return cmp.Compare(a.Node, b.Node) })
+	return best
+}
+
+func better(a, b Site) bool {
+	if (a.Unfit == "") != (b.Unfit == "") {
+		return a.Unfit == ""
+	}
+	return cmp.Or(cmp.Compare(b.Available, a.Available), cmp.Compare(a.Pool, b.Pool)) < 0
+}
+
+// refusal explains, node by node, why there is no place.
+func refusal(d Demand, best []Site) *Unplaced {
+	var eligible int
+	var why []string
+	for _, s := range best {
+		switch {
+		case s.Unfit != "":
+			why = append(why, s.Node+" "+s.Unfit)
+		case s.Available < d.Extent:
+			eligible++
+			why = append(why, fmt.Sprintf("%s has %s left in pool %s", s.Node, size(s.Available), s.Pool))
+		default:
+			eligible++
+		}
+	}
+	detail := ""
+	if len(why) > 0 {
+		detail = ": " + strings.Join(why, ", ")
+	}
+	if eligible < d.Replicas {
+		return &Unplaced{ReasonMoreReplicasThanNodes, fmt.Sprintf(
+			"volume %s needs %s, %d eligible%s; add nodes to the pool or use a StorageClass with fewer replicas",
+			d.Volume, nodes(d.Replicas), eligible, detail)}
+	}
+	return &Unplaced{ReasonInsufficientCapacity, fmt.Sprintf(
+		"volume %s needs %s on each of %s%s; add space, raise the pool's overcommitPercent or ask for less",
+		d.Volume, size(d.Extent), nodes(d.Replicas), detail)}
+}
+
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
+}
+
+func size(bytes int64) string {
+	const mebi = 1 << 20
+	return resource.NewQuantity(max(0, bytes)/mebi*mebi, resource.BinarySI).String()
+}

@@ -17,6 +17,9 @@ import (
 	"github.com/cask-storage/cask/pkg/ioc"
 )
 
+// replicaUser is whom the replicas' pods run as.
+const replicaUser = 65532
+
 type options struct {
 	files      ioc.FileConfig
 	owner      ioc.Owner
@@ -48,9 +51,10 @@ func parse(args []string) (options, error) {
 	fs.StringVar(&o.files.Pool, "pool", "", "name of the StoragePool")
 	fs.StringVar(&o.files.Node, "node", os.Getenv("NODE_NAME"), "name of this node (default $NODE_NAME)")
 	fs.StringVar(&o.files.Dir, "dir", "/pool", "the pool directory")
+	fs.StringVar(&o.files.Dir, "pool-dir", "/pool", "the same as --dir")
 	fs.StringVar(&o.socket, "socket", "", "unix socket to serve on (default DIR/"+ioc.SocketName+")")
 	fs.StringVar(&o.health, "health", ":9500", "address of /healthz, /readyz and /metrics; empty for none")
-	fs.Func("owner", "UID:GID that may open extents (default: this process's user)", o.setOwner)
+	fs.Func("owner", "UID:GID that may open extents (default 65532:65532, with --standalone this process's user)", o.setOwner)
 	fs.BoolVar(&o.standalone, "standalone", false, "run without Kubernetes; an empty directory is then made into a pool")
 	fs.UintVar(&o.reserve, "reserve-percent", 10, "with --standalone: part of the file system that is never promised")
 	fs.UintVar(&o.overcommit, "overcommit-percent", 100, "with --standalone: how much of the rest may be promised")
@@ -78,7 +82,10 @@ func (o options) complete() options {
 	if o.socket == "" {
 		o.socket = o.files.Dir + "/" + ioc.SocketName
 	}
-	if o.owned {
+	if !o.owned && !o.standalone {
+		o.owner = ioc.Owner{UID: replicaUser, GID: replicaUser}
+	}
+	if o.owned || !o.standalone {
 		o.files.Owner = &o.owner
 	}
 	o.files.Limits = ioc.Limits{ReservePercent: uint32(o.reserve), OvercommitPercent: uint32(o.overcommit)}

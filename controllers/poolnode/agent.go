@@ -51,14 +51,14 @@ func (a *Agent) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 	if err := a.Client.List(ctx, &volumes); err != nil {
 		return again, fmt.Errorf("list Volumes: %w", err)
 	}
+	cfg := terms(a.Base, pool, volumes.Items)
+	a.setLimits(cfg.Limits)
 	seen := a.look(ctx, volumes.Items)
 	if errors.Is(seen.problem, ioc.ErrUnavailable) {
 		return again, seen.problem // it says nothing about the directory
 	}
-	cfg := terms(a.Base, pool, volumes.Items)
 	old := entry(pool, a.Base.Node)
 	now := describe(cfg, old.PoolID, seen, volumes.Items)
-	a.setLimits(cfg.Limits)
 	if !worthReporting(old, now) {
 		return again, nil
 	}

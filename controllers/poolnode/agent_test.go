@@ -91,7 +91,7 @@ func TestFirstUseIsReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := c.entry(t)
-	if !e.Ready || e.PoolID != st.PoolID || e.Reason != ReasonReady || e.Capacity.Value() != int64(st.Capacity) {
+	if !e.Ready || e.PoolID != st.PoolID || e.Reason != ReasonReady || e.Capacity.Value() != int64(st.Capacity) || e.Available.Value() <= 0 {
 		t.Fatalf("entry %+v", e)
 	}
 	if _, err := a.Gate.Create(t.Context(), "v-r0", 1<<20); err != nil {

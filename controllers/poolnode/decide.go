@@ -98,7 +98,8 @@ func describe(cfg ioc.FileConfig, recordedID string, o observed, volumes []v1alp
 		return n
 	}
 	n.Ready, n.PoolID, n.Extents = true, o.status.PoolID, int32(o.status.Extents)
-	n.Capacity, n.Free, n.Promised = bytes(o.status.Capacity), bytes(o.status.Free), bytes(o.status.Promised)
+	n.Capacity, n.Free = bytes(o.status.Capacity), bytes(o.status.Free)
+	n.Promised, n.Available = bytes(o.status.Promised), bytes(o.status.Available)
 	n.Reason, n.Message = remark(cfg, o, volumes)
 	return n
 }
@@ -159,15 +160,19 @@ func reasonOf(c ioc.Code) string {
 	return ReasonIO
 }
 
-// worthReporting keeps status to transitions: free space counts when it moved
-// by a hundredth of the capacity.
+// worthReporting keeps status to transitions: space counts when it moved by a
+// hundredth of the capacity.
 func worthReporting(old, now v1alpha1.PoolNode) bool {
-	moved := now.Free.Value() - old.Free.Value()
-	small := max(moved, -moved) < now.Capacity.Value()/100
 	same := old.Name == now.Name && old.Ready == now.Ready && old.PoolID == now.PoolID &&
 		old.Reason == now.Reason && old.Message == now.Message && old.Extents == now.Extents &&
 		old.Capacity.Equal(now.Capacity) && old.Promised.Equal(now.Promised)
-	return !same || (!small && moved != 0)
+	step := now.Capacity.Value() / 100
+	return !same || distance(old.Free, now.Free) > step || distance(old.Available, now.Available) > step
+}
+
+func distance(a, b resource.Quantity) int64 {
+	d := a.Value() - b.Value()
+	return max(d, -d)
 }
 
 // toRelease lists the replicas whose extents this node and pool must delete

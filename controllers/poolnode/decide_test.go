@@ -100,6 +100,7 @@ func TestWorthReporting(t *testing.T) {
 		"nothing":         {func(*v1alpha1.PoolNode) {}, false},
 		"free, a little":  {func(n *v1alpha1.PoolNode) { n.Free = bytes(505) }, false},
 		"free, much":      {func(n *v1alpha1.PoolNode) { n.Free = bytes(400) }, true},
+		"available":       {func(n *v1alpha1.PoolNode) { n.Available = bytes(100) }, true},
 		"promised":        {func(n *v1alpha1.PoolNode) { n.Promised = bytes(1) }, true},
 		"not ready":       {func(n *v1alpha1.PoolNode) { n.Ready = false }, true},
 		"entry was taken": {func(n *v1alpha1.PoolNode) { *n = v1alpha1.PoolNode{} }, true},

@@ -1,0 +1,206 @@
+//go:build cgo && linux
+
+/* Operations, each with its mark in one transaction. */
+#include "zfs.h"
+
+#define	TX_OPS		64		/* at most in one transaction */
+#define	TX_BYTES	(1ULL << 20)	/* more than this only for one op */
+#define	FREE_AT_ONCE	(64ULL << 20)	/* unmapped in one transaction */
+
+/*
+ * Wait until txg is stable. The flushes of the extent's file are checked here
+ * because ZFS does not propagate their errors.
+ */
+int
+wait_stable(cask_vol *v, uint64_t txg)
+{
+	if (spa_suspended(v->spa))
+		return (CASK_SUSPENDED);
+	txg_wait_synced(dmu_objset_pool(v->os), txg);
+	return (file_flush_error(v->path));
+}
+
+/* Assign tx to a TXG; on error it is aborted. */
+int
+tx_assign(cask_vol *v, dmu_tx_t *tx, int may_block)
+{
+	uint64_t how = TXG_NOWAIT;
+	int e;
+
+	while ((e = dmu_tx_assign(tx, how)) == ERESTART) {
+		if (!may_block || spa_suspended(v->spa))
+			break;
+		dmu_tx_wait(tx);
+		how = TXG_NOWAIT | TXG_NOTHROTTLE;
+	}
+	if (e == 0)
+		return (0);
+	dmu_tx_abort(tx);
+	if (spa_suspended(v->spa))
+		return (CASK_SUSPENDED);
+	return (e == ERESTART ? EAGAIN : e);
+}
+
+static void
+write_one(cask_vol *v, const op_t *op, dmu_tx_t *tx)
+{
+	const char *data = (const char *)(uintptr_t)op->data;
+
+	if (op->len > 0) {
+		zfs_locked_range_t *lr = zfs_rangelock_enter(&v->ranges,
+		    op->off, op->len, RL_WRITER);
+		dmu_write_by_dnode(v->dn, op->off, op->len, data, tx);
+		zfs_rangelock_exit(lr);
+	}
+	mark_advance(v, op->seq, 0, 0, tx);
+	ghost_write(v, op->off, op->len, data, tx);
+	log_write(v, op->off, op->len, data, op->seq, tx);
+}
+
+int
+apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block)
+{
+	dmu_tx_t *tx = dmu_tx_create(v->os);
+
+	for (uint64_t i = 0; i < n; i++) {
+		if (ops[i].len > 0)
+			dmu_tx_hold_write_by_dnode(tx, v->dn, ops[i].off,
+			    ops[i].len);
+	}
+	dmu_tx_hold_write_by_dnode(tx, v->mark_dn, 0, MARK_BYTES);
+	int e = tx_assign(v, tx, may_block);
+	if (e != 0)
+		return (e);
+	for (uint64_t i = 0; i < n; i++)
+		write_one(v, &ops[i], tx);
+	dmu_tx_commit(tx);
+	return (0);
+}
+
+/* How many of the n operations go into one transaction. */
+static uint64_t
+run_length(const op_t *ops, uint64_t n)
+{
+	uint64_t i, bytes = 0;
+
+	for (i = 0; i < n && i < TX_OPS && ops[i].kind == CASK_OP_WRITE; i++) {
+		bytes += ops[i].len;
+		if (i > 0 && bytes > TX_BYTES)
+			break;
+	}
+	return (i);
+}
+
+/*
+ * An unmap too large for one transaction is noted in the mark record by the
+ * first one, which also moves the mark, and finish_free completes it after a
+ * crash. The note goes with the next change of the mark record.
+ */
+static int
+unmap_locked(cask_vol *v, const op_t *op, int may_block)
+{
+	boolean_t large = op->len > FREE_AT_ONCE;
+	dmu_tx_t *tx = dmu_tx_create(v->os);
+
+	dmu_tx_mark_netfree(tx);
+	if (!large && op->len > 0)
+		dmu_tx_hold_free_by_dnode(tx, v->dn, op->off, op->len);
+	dmu_tx_hold_write_by_dnode(tx, v->mark_dn, 0, MARK_BYTES);
+	int e = tx_assign(v, tx, may_block);
+	if (e != 0)
+		return (e);
+	if (!large && op->len > 0)
+		VERIFY0(dmu_free_range(v->os, DATA_OBJ, op->off, op->len, tx));
+	mark_advance(v, op->seq, op->off, large ? op->len : 0, tx);
+	ghost_unmap(v, op->off, op->len, tx);
+	log_unmap(v, op->off, op->len, op->seq, tx);
+	dmu_tx_commit(tx);
+	return (large ? finish_free(v) : 0);
+}
+
+int
+apply_unmap(cask_vol *v, const op_t *op, int may_block)
+{
+	if (op->len > FREE_AT_ONCE && !may_block)
+		return (EAGAIN);
+	if (op->len == 0)
+		return (unmap_locked(v, op, may_block));
+	zfs_locked_range_t *lr = zfs_rangelock_enter(&v->ranges, op->off,
+	    op->len, RL_WRITER);
+	int e = unmap_locked(v, op, may_block);
+	zfs_rangelock_exit(lr);
+	return (e);
+}
+
+/* Free what the mark record says is to be freed. */
+int
+finish_free(cask_vol *v)
+{
+	mark_t *m = mark_of(v);
+
+	if (m->free_len == 0)
+		return (0);
+	return (dmu_free_long_range(v->os, DATA_OBJ, m->free_off, m->free_len));
+}
+
+static int
+apply_rebase(cask_vol *v, const op_t *op, int may_block)
+{
+	if (!may_block)
+		return (EAGAIN);
+	dmu_tx_t *tx = dmu_tx_create(v->os);
+	dmu_tx_hold_write_by_dnode(tx, v->mark_dn, 0, MARK_BYTES);
+	int e = tx_assign(v, tx, may_block);
+	if (e != 0)
+		return (e);
+	uint64_t txg = dmu_tx_get_txg(tx);
+	mark_rebase(v, op->seq, op->base, tx);
+	dmu_tx_commit(tx);
+	return (wait_stable(v, txg));
+}
+
+int
+cask_apply(cask_vol *v, const uint64_t *words, uint64_t n, uint64_t *done,
+    int may_block)
+{
+	const op_t *ops = (const op_t *)words;
+	int e = 0;
+
+	*done = 0;
+	while (e == 0 && *done < n) {
+		const op_t *op = &ops[*done];
+		uint64_t count = 1;
+		switch (op->kind) {
+		case CASK_OP_WRITE:
+			count = run_length(op, n - *done);
+			e = apply_writes(v, op, count, may_block);
+			break;
+		case CASK_OP_UNMAP:
+			e = apply_unmap(v, op, may_block);
+			break;
+		case CASK_OP_REBASE:
+			e = apply_rebase(v, op, may_block);
+			break;
+		default:
+			e = EINVAL;
+		}
+		if (e == 0)
+			*done += count;
+	}
+	return (e);
+}
+
+int
+cask_flush(cask_vol *v)
+{
+	if (spa_suspended(v->spa))
+		return (CASK_SUSPENDED);
+	zil_commit(v->zil, DATA_OBJ);
+	return (file_flush_error(v->path));
+}
+
+int
+cask_sync(cask_vol *v)
+{
+	return (wait_stable(v, 0));
+}

@@ -1,0 +1,83 @@
+//go:build cgo && linux
+
+/* libzpool's start and its tunables, and the parts of it that we replace. */
+#include "zfs.h"
+#include <sys/arc.h>
+#include <sys/arc_impl.h>
+
+extern int zfs_flags;
+extern int zfs_abd_scatter_enabled;
+extern uint64_t zfs_arc_max;
+extern uint64_t zfs_arc_min;
+extern unsigned long zfs_dirty_data_max;
+extern unsigned int zfetch_max_distance;
+
+#define	ARC_FLOOR	(32ULL << 20)
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static uint64_t first_hostid;
+
+static void
+start(void)
+{
+	char id[32];
+
+	(void) snprintf(id, sizeof (id), "0x%llx", (u_longlong_t)first_hostid);
+	(void) setenv("ZFS_HOSTID", id, 1);
+	spa_config_path = "/nonexistent/zpool.cache";
+	zfs_flags = 0;
+	zfs_abd_scatter_enabled = 0;
+	zfetch_max_distance = 1 << 20;
+	kernel_init(SPA_MODE_READ | SPA_MODE_WRITE);
+}
+
+int
+cask_init(uint64_t arc_max, uint64_t dirty_max, uint64_t hostid)
+{
+	first_hostid = hostid;
+	zfs_arc_min = ARC_FLOOR;
+	zfs_arc_max = arc_max;
+	zfs_dirty_data_max = dirty_max;
+	(void) pthread_once(&once, start);
+	arc_tuning_update(B_FALSE);
+	return (0);
+}
+
+/*
+ * libzpool's own versions of these three simulate a machine that is now and
+ * then short of memory, at random, for the sake of ztest. The ARC has a fixed
+ * bound here instead.
+ */
+int64_t
+arc_available_memory(void)
+{
+	return (INT64_MAX);
+}
+
+uint64_t
+arc_free_memory(void)
+{
+	return (8ULL << 30);
+}
+
+int
+random_get_pseudo_bytes(uint8_t *p, size_t n)
+{
+	static __thread uint64_t s;
+
+	if (s == 0) {
+		struct timespec t;
+		(void) clock_gettime(CLOCK_MONOTONIC, &t);
+		s = (t.tv_nsec * 0x9e3779b97f4a7c15ULL) ^ (uintptr_t)&s;
+	}
+	while (n > 0) {
+		size_t k = n < sizeof (s) ? n : sizeof (s);
+		s ^= s << 13;
+		s ^= s >> 7;
+		s ^= s << 17;
+		memcpy(p, &s, k);
+		p += k;
+		n -= k;
+	}
+	return (0);
+}

@@ -1,0 +1,169 @@
+//go:build cgo && linux
+
+/*
+ * What birth times do not show. A block that is written and then zeroed or
+ * unmapped within one TXG leaves no trace in the tree when it was a hole
+ * before, yet it did change after the write. Such ranges are kept in the mark
+ * record, with their TXG; when there is no room they grow together.
+ *
+ * The blocks written in the open TXG are remembered in a hashed bit map: it
+ * may name too many, which makes Changed's answer larger, never too few.
+ */
+#include "zfs.h"
+
+#define	FRESH_BITS	(FRESH_BYTES * 8ULL)
+#define	SEARCH_MAX	65536	/* blocks looked up for one unmap */
+
+static uint64_t
+bit_of(uint64_t block)
+{
+	return ((block * 0x9e3779b97f4a7c15ULL) >> 44);
+}
+
+_Static_assert(FRESH_BITS == 1ULL << (64 - 44), "bit_of's shift");
+
+static int
+is_fresh(cask_vol *v, uint64_t block)
+{
+	uint64_t bit = bit_of(block);
+
+	return ((v->fresh[bit / 64] >> (bit % 64)) & 1);
+}
+
+static void
+set_fresh(cask_vol *v, uint64_t block)
+{
+	uint64_t bit = bit_of(block);
+
+	v->fresh[bit / 64] |= 1ULL << (bit % 64);
+	v->fresh_min = MIN(v->fresh_min, block);
+	v->fresh_max = MAX(v->fresh_max, block);
+}
+
+static void
+fresh_txg(cask_vol *v, dmu_tx_t *tx)
+{
+	uint64_t txg = dmu_tx_get_txg(tx);
+
+	if (v->fresh_txg == txg)
+		return;
+	if (v->fresh_min <= v->fresh_max)
+		memset(v->fresh, 0, FRESH_BYTES);
+	v->fresh_txg = txg;
+	v->fresh_min = UINT64_MAX;
+	v->fresh_max = 0;
+}
+
+/* Make one of ghosts i and i + 1. */
+static void
+join(mark_t *m, uint64_t i)
+{
+	ghost_t *a = &m->ghosts[i], *b = a + 1;
+	uint64_t end = MAX(a->off + a->len, b->off + b->len);
+
+	a->len = end - a->off;
+	a->txg = MAX(a->txg, b->txg);
+	memmove(b, b + 1, (m->ghost_slots - i - 2) * sizeof (*b));
+	m->ghost_slots--;
+}
+
+/* Join the two neighbours that are closest. */
+static void
+make_room(mark_t *m)
+{
+	uint64_t best = 0, least = UINT64_MAX;
+
+	for (uint64_t i = 0; i + 1 < m->ghost_slots; i++) {
+		ghost_t *a = &m->ghosts[i];
+		uint64_t gap = a[1].off - (a->off + a->len);
+		if (gap < least) {
+			least = gap;
+			best = i;
+		}
+	}
+	join(m, best);
+}
+
+/* The mark record is writable in the present tx. */
+static void
+add(cask_vol *v, uint64_t first, uint64_t last)
+{
+	mutex_enter(&v->mark_lock);
+	mark_t *m = mark_of(v);
+	if (m->ghost_slots == GHOST_SLOTS)
+		make_room(m);
+	uint64_t i = 0;
+	uint64_t off = first * v->block_size;
+	while (i < m->ghost_slots && m->ghosts[i].off < off)
+		i++;
+	memmove(&m->ghosts[i + 1], &m->ghosts[i],
+	    (m->ghost_slots - i) * sizeof (ghost_t));
+	m->ghosts[i] = (ghost_t){ .txg = v->fresh_txg, .off = off,
+	    .len = (last - first + 1) * v->block_size };
+	m->ghost_slots++;
+	if (i > 0 && m->ghosts[i - 1].off + m->ghosts[i - 1].len >= off)
+		join(m, --i);
+	while (i + 1 < m->ghost_slots && m->ghosts[i].off + m->ghosts[i].len >=
+	    m->ghosts[i + 1].off)
+		join(m, i);
+	mutex_exit(&v->mark_lock);
+}
+
+static int
+all_zero(const char *p, uint64_t len)
+{
+	return (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
+}
+
+void
+ghost_write(cask_vol *v, uint64_t off, uint64_t len, const char *data,
+    dmu_tx_t *tx)
+{
+	fresh_txg(v, tx);
+	for (uint64_t end = off + len; off < end; ) {
+		uint64_t block = off / v->block_size;
+		uint64_t n = MIN((block + 1) * v->block_size, end) - off;
+		if (!all_zero(data, n))
+			set_fresh(v, block);
+		else if (is_fresh(v, block))
+			add(v, block, block);
+		off += n;
+		data += n;
+	}
+}
+
+void
+ghost_unmap(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx)
+{
+	fresh_txg(v, tx);
+	if (len == 0 || v->fresh_min > v->fresh_max)
+		return;
+	uint64_t first = MAX(off / v->block_size, v->fresh_min);
+	uint64_t last = MIN((off + len - 1) / v->block_size, v->fresh_max);
+	if (first > last)
+		return;
+	if (last - first < SEARCH_MAX) {
+		while (first <= last && !is_fresh(v, first))
+			first++;
+		while (last > first && !is_fresh(v, last))
+			last--;
+	}
+	if (first <= last)
+		add(v, first, last);
+}
+
+/* The ghosts of TXGs after txg, by offset. */
+uint64_t
+ghost_copy(cask_vol *v, uint64_t txg, ghost_t *out)
+{
+	uint64_t n = 0;
+
+	mutex_enter(&v->mark_lock);
+	mark_t *m = mark_of(v);
+	for (uint64_t i = 0; i < m->ghost_slots; i++) {
+		if (m->ghosts[i].txg > txg)
+			out[n++] = m->ghosts[i];
+	}
+	mutex_exit(&v->mark_lock);
+	return (n);
+}

@@ -1,0 +1,186 @@
+//go:build cgo && linux
+
+/*
+ * The intent log: how an operation survives a crash before its TXG is synced.
+ *
+ * A write is one or more TX_WRITE records that carry their data. lr_blkoff,
+ * which nobody uses any more, holds the Seq; all but the last piece of a write
+ * have LR_MORE set instead, and replay applies them together with the last. An
+ * unmap is one TX_TRUNCATE record with the Seq in a word after it. Replay by
+ * stock ZFS ignores both and does the right thing to the content.
+ */
+#include "zfs.h"
+
+#define	LR_MORE		(1ULL << 63)
+#define	MAX_PIECES	(16ULL << 20)
+
+typedef struct {
+	lr_truncate_t lr;
+	uint64_t seq;
+} lr_unmap_t;
+
+static void
+log_piece(cask_vol *v, uint64_t off, uint64_t len, const char *data,
+    uint64_t tag, dmu_tx_t *tx)
+{
+	itx_t *itx = zil_itx_create(TX_WRITE, sizeof (lr_write_t) + len);
+	lr_write_t *lr = (lr_write_t *)&itx->itx_lr;
+
+	memcpy(lr + 1, data, len);
+	lr->lr_foid = DATA_OBJ;
+	lr->lr_offset = off;
+	lr->lr_length = len;
+	lr->lr_blkoff = tag;
+	BP_ZERO(&lr->lr_blkptr);
+	itx->itx_wr_state = WR_COPIED;
+	itx->itx_private = v;
+	itx->itx_sync = B_TRUE;	/* one list: records keep the order of the ops */
+	zil_itx_assign(v->zil, itx, tx);
+}
+
+void
+log_write(cask_vol *v, uint64_t off, uint64_t len, const char *data,
+    uint64_t seq, dmu_tx_t *tx)
+{
+	if (len == 0) {
+		log_unmap(v, off, 0, seq, tx);
+		return;
+	}
+	if (zil_replaying(v->zil, tx))
+		return;
+	dsl_pool_wrlog_count(dmu_objset_pool(v->os), len, dmu_tx_get_txg(tx));
+	while (len > v->max_record) {
+		log_piece(v, off, v->max_record, data, LR_MORE, tx);
+		off += v->max_record;
+		data += v->max_record;
+		len -= v->max_record;
+	}
+	log_piece(v, off, len, data, seq, tx);
+}
+
+void
+log_unmap(cask_vol *v, uint64_t off, uint64_t len, uint64_t seq, dmu_tx_t *tx)
+{
+	if (zil_replaying(v->zil, tx))
+		return;
+	itx_t *itx = zil_itx_create(TX_TRUNCATE, sizeof (lr_unmap_t));
+	lr_unmap_t *lr = (lr_unmap_t *)&itx->itx_lr;
+	lr->lr.lr_foid = DATA_OBJ;
+	lr->lr.lr_offset = off;
+	lr->lr.lr_length = len;
+	lr->seq = seq;
+	itx->itx_private = v;
+	itx->itx_sync = B_TRUE;
+	zil_itx_assign(v->zil, itx, tx);
+}
+
+/* Set a piece aside until the last one of its write is there. */
+static int
+keep_piece(cask_vol *v, const lr_write_t *lr)
+{
+	uint64_t len = lr->lr_length;
+
+	if (v->pieces_len == 0)
+		v->pieces_off = lr->lr_offset;
+	if (v->pieces_off + v->pieces_len != lr->lr_offset ||
+	    v->pieces_len + len > MAX_PIECES)
+		return (EINVAL);
+	char *p = realloc(v->pieces, v->pieces_len + len);
+	if (p == NULL)
+		return (ENOMEM);
+	memcpy(p + v->pieces_len, lr + 1, len);
+	v->pieces = p;
+	v->pieces_len += len;
+	return (0);
+}
+
+static void
+drop_pieces(cask_vol *v)
+{
+	free(v->pieces);
+	v->pieces = NULL;
+	v->pieces_len = 0;
+}
+
+static int
+replay_op(cask_vol *v, op_t *op)
+{
+	int e = op->kind == CASK_OP_WRITE ?
+	    apply_writes(v, op, 1, 1) : apply_unmap(v, op, 1);
+
+	if (e == 0)
+		v->replayed++;
+	return (e);
+}
+
+static int
+replay_write(void *arg1, void *arg2, boolean_t byteswap)
+{
+	cask_vol *v = arg1;
+	lr_write_t *lr = arg2;
+
+	if (byteswap)
+		byteswap_uint64_array(lr, sizeof (*lr));
+	op_t op = { .kind = CASK_OP_WRITE, .off = lr->lr_offset,
+	    .len = lr->lr_length, .data = (uintptr_t)(lr + 1) };
+	if (lr->lr_common.lrc_reclen == sizeof (lr_write_t)) {
+		/* logged by a stock zvol: the data is a whole block */
+		uint64_t bs = BP_GET_LSIZE(&lr->lr_blkptr);
+		if (op.len < bs) {
+			op.off -= op.off % bs;
+			op.len = bs;
+		}
+		return (v->replay_error = replay_op(v, &op));
+	}
+	if (lr->lr_blkoff & LR_MORE)
+		return (v->replay_error = keep_piece(v, lr));
+	op.seq = lr->lr_blkoff;
+	if (v->pieces_len > 0) {
+		int e = keep_piece(v, lr);
+		if (e != 0)
+			return (v->replay_error = e);
+		op.off = v->pieces_off;
+		op.len = v->pieces_len;
+		op.data = (uintptr_t)v->pieces;
+	}
+	v->replay_error = replay_op(v, &op);
+	drop_pieces(v);
+	return (v->replay_error);
+}
+
+static int
+replay_truncate(void *arg1, void *arg2, boolean_t byteswap)
+{
+	cask_vol *v = arg1;
+	lr_unmap_t *lr = arg2;
+	uint64_t reclen = lr->lr.lr_common.lrc_reclen;
+
+	if (byteswap)
+		byteswap_uint64_array(lr, MIN(reclen, sizeof (*lr)));
+	op_t op = { .kind = CASK_OP_UNMAP, .off = lr->lr.lr_offset,
+	    .len = lr->lr.lr_length };
+	if (reclen >= sizeof (*lr))
+		op.seq = lr->seq;
+	return (v->replay_error = replay_op(v, &op));
+}
+
+static int
+replay_foreign(void *arg1, void *arg2, boolean_t byteswap)
+{
+	(void) arg2, (void) byteswap;
+	return (((cask_vol *)arg1)->replay_error = ENOTSUP);
+}
+
+/* A write whose last piece is not in the log never happened. */
+void
+log_replay(cask_vol *v)
+{
+	zil_replay_func_t *vector[TX_MAX_TYPE];
+
+	for (int i = 0; i < TX_MAX_TYPE; i++)
+		vector[i] = replay_foreign;
+	vector[TX_WRITE] = replay_write;
+	vector[TX_TRUNCATE] = replay_truncate;
+	zil_replay(v->os, v, vector);
+	drop_pieces(v);
+}

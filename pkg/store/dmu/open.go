@@ -1,0 +1,231 @@
+//go:build cgo && linux
+
+package dmu
+
+// #include <stdlib.h>
+// #include "shim.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+// comment, in the pool's label, says that the extent holds a finished volume
+// of this format. ZFS allows 31 characters.
+const (
+	commentPrefix = "cask volume v"
+	comment       = commentPrefix + "1"
+)
+
+// label is what the extent's ZFS label says.
+type label struct {
+	pool    string
+	comment string
+	bytes   uint64 // the least a file with this pool can have
+}
+
+// finished reports whether the extent holds a volume that Create completed.
+func (l label) finished() bool { return strings.HasPrefix(l.comment, commentPrefix) }
+
+// Create makes a new, empty volume on an extent that holds none: a blank one,
+// or one that an interrupted Create left behind. It refuses anything else.
+func Create(o Options) (*Store, error) {
+	o, err := o.complete()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.checkCreate(); err != nil {
+		return nil, err
+	}
+	lock, err := lockExtent(o.Path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := create(o, lock)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return s, nil
+}
+
+// Open opens the volume on an extent and brings it to the last operation that
+// was stable when it was left.
+func Open(o Options) (*Store, error) {
+	o, err := o.complete()
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockExtent(o.Path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := open(o, lock)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return s, nil
+}
+
+// lockExtent opens the extent and keeps other processes out of it.
+func lockExtent(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("extent %s: %w", path, store.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("extent: %w: %w", store.ErrIO, err)
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = store.ErrInUse
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock extent %s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+func create(o Options, lock *os.File) (*Store, error) {
+	st, err := lock.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("extent: %w: %w", store.ErrIO, err)
+	}
+	if st.Size() < MinExtent {
+		return nil, fmt.Errorf("extent %s has %d bytes, at least %d are needed: %w", o.Path, st.Size(), MinExtent, store.ErrNoSpace)
+	}
+	if err := wipe(o, lock, st.Size()); err != nil {
+		return nil, err
+	}
+	c := newCStrings(o)
+	defer c.free()
+	if e := initialize(o); e != 0 {
+		return nil, failed("start ZFS for", o.Path, e)
+	}
+	text := C.CString(comment)
+	defer C.free(unsafe.Pointer(text))
+	e := C.cask_create(c.pool, c.path, text, C.uint64_t(o.Size), C.uint64_t(o.BlockSize), flag(o.Compression == "lz4"))
+	if e != 0 {
+		return nil, failed("create a pool on", o.Path, e)
+	}
+	return openVolume(o, c, lock)
+}
+
+// wipe clears the labels of an unfinished volume.
+func wipe(o Options, lock *os.File, size int64) error {
+	l, err := readLabel(o.Path)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if l.finished() || l.pool != o.Pool {
+		return fmt.Errorf("extent %s holds pool %q (%q) already, open or delete it: %w", o.Path, l.pool, l.comment, store.ErrInUse)
+	}
+	const ends = 1 << 20
+	zero := make([]byte, ends)
+	for _, off := range []int64{0, size - ends} {
+		if _, err := lock.WriteAt(zero, off); err != nil {
+			return fmt.Errorf("wipe extent: %w: %w", store.ErrIO, err)
+		}
+	}
+	return nil
+}
+
+func open(o Options, lock *os.File) (*Store, error) {
+	l, err := readLabel(o.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkLabel(o, l, lock); err != nil {
+		return nil, err
+	}
+	c := newCStrings(o)
+	defer c.free()
+	if e := initialize(o); e != 0 {
+		return nil, failed("start ZFS for", o.Path, e)
+	}
+	if e := C.cask_import(c.pool, c.path); e != 0 {
+		return nil, failed("import the pool on", o.Path, e)
+	}
+	return openVolume(o, c, lock)
+}
+
+func checkLabel(o Options, l label, lock *os.File) error {
+	if !l.finished() {
+		return fmt.Errorf("extent %s holds pool %q without a finished volume: %w", o.Path, l.pool, store.ErrNotFound)
+	}
+	if l.comment != comment {
+		return fmt.Errorf("extent %s holds a %q, this program knows %q: %w", o.Path, l.comment, comment, store.ErrFormat)
+	}
+	st, err := lock.Stat()
+	if err != nil {
+		return fmt.Errorf("extent: %w: %w", store.ErrIO, err)
+	}
+	if uint64(st.Size()) < l.bytes {
+		return fmt.Errorf("extent %s has %d bytes, its pool needs %d: restore the file or rebuild the replica: %w",
+			o.Path, st.Size(), l.bytes, store.ErrTruncated)
+	}
+	return nil
+}
+
+func readLabel(path string) (label, error) {
+	var name, text [256]C.char
+	var bytes C.uint64_t
+	p := C.CString(path)
+	defer C.free(unsafe.Pointer(p))
+	switch e := C.cask_label(p, &name[0], &text[0], C.size_t(len(name)), &bytes); e {
+	case 0:
+		return label{C.GoString(&name[0]), C.GoString(&text[0]), uint64(bytes)}, nil
+	case C.int(syscall.EILSEQ):
+		return label{}, fmt.Errorf("extent %s is neither blank nor a ZFS pool: %w", path, store.ErrCorrupt)
+	default:
+		return label{}, failed("read the label of", path, e)
+	}
+}
+
+// openVolume owns the dataset of a pool that is imported already.
+func openVolume(o Options, c cStrings, lock *os.File) (*Store, error) {
+	var vol *C.cask_vol
+	if e := C.cask_open(c.pool, c.path, &vol); e != 0 {
+		C.cask_export(c.pool)
+		return nil, failed("open the volume on", o.Path, e)
+	}
+	s := newStore(o, vol, lock)
+	if err := s.loadMeta(); err != nil {
+		return nil, errors.Join(err, failed("close", o.Path, C.cask_close(vol)))
+	}
+	s.watch()
+	return s, nil
+}
+
+func initialize(o Options) C.int {
+	return C.cask_init(C.uint64_t(o.arc()), C.uint64_t(o.dirty()), C.uint64_t(o.HostID))
+}
+
+// cStrings are the names a pool is opened by.
+type cStrings struct{ pool, path *C.char }
+
+func newCStrings(o Options) cStrings {
+	return cStrings{C.CString(o.Pool), C.CString(o.Path)}
+}
+
+func (c cStrings) free() {
+	C.free(unsafe.Pointer(c.pool))
+	C.free(unsafe.Pointer(c.path))
+}
+
+func flag(b bool) C.int {
+	if b {
+		return 1
+	}
+	return 0
+}

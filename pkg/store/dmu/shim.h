@@ -1,0 +1,69 @@
+/*
+ * The flat interface between Go and ZFS: integers, pointer and length. Every
+ * function is one complete operation and returns 0 or an errno; no lock and no
+ * transaction survives a return. CASK_SUSPENDED stands for a pool that ZFS
+ * has suspended after failed writes.
+ */
+#ifndef CASK_DMU_SHIM_H
+#define	CASK_DMU_SHIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define	CASK_SUSPENDED	100001	/* beyond any errno */
+#define	CASK_FORMAT	100002	/* mark or meta record of a newer version */
+
+#define	CASK_OP_WRITE	1
+#define	CASK_OP_UNMAP	2
+#define	CASK_OP_REBASE	3
+
+/* words of one operation in cask_apply's array */
+#define	CASK_OP_WORDS	6	/* kind, seq, base, offset, length, data address */
+
+/* words of cask_info's answer */
+#define	CASK_INFO_WORDS	5	/* size, block size, mark, replayed records, arc bytes */
+
+typedef struct cask_vol cask_vol;
+
+/* once per process; later calls only move the memory bounds */
+int cask_init(uint64_t arc_max, uint64_t dirty_max, uint64_t hostid);
+
+/* what the label of the extent at path says; ENOENT: blank, EILSEQ: no label */
+int cask_label(const char *path, char *name, char *comment, size_t len,
+    uint64_t *min_bytes);
+
+int cask_create(const char *pool, const char *path, const char *comment,
+    uint64_t size, uint64_t block_size, int compress);
+int cask_import(const char *pool, const char *path);
+int cask_export(const char *pool);
+
+int cask_open(const char *pool, const char *path, cask_vol **out);
+/* after it v is gone, whatever it returns; not to be called while suspended */
+int cask_close(cask_vol *v);
+
+void cask_info(cask_vol *v, uint64_t *words);
+int cask_suspended(cask_vol *v);
+
+/*
+ * n operations from the array; *done counts those performed. EAGAIN: the next
+ * one would block, and may_block is 0.
+ */
+int cask_apply(cask_vol *v, const uint64_t *ops, uint64_t n, uint64_t *done,
+    int may_block);
+int cask_read(cask_vol *v, uint64_t off, uint64_t len, void *buf);
+int cask_flush(cask_vol *v);
+/* everything is in a synced TXG */
+int cask_sync(cask_vol *v);
+
+/* up to max (offset, length) pairs, merged until they fit */
+int cask_changed(cask_vol *v, uint64_t since, uint64_t *pairs, uint64_t max,
+    uint64_t *n);
+
+int cask_set_meta(cask_vol *v, const void *buf, uint64_t len);
+/* ENOENT: none was ever set */
+int cask_get_meta(cask_vol *v, void *buf, uint64_t max, uint64_t *len);
+
+/* test hook: from now on the extents' files fail: 1 writes, 2 reads, 4 flushes */
+void cask_file_fault(int kinds);
+
+#endif

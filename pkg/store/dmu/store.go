@@ -1,0 +1,370 @@
+//go:build cgo && linux
+
+package dmu
+
+/*
+#cgo CFLAGS: -O2 -g -Wall -D_GNU_SOURCE -D_LARGEFILE64_SOURCE -D_REENTRANT -DDEBUG -UNDEBUG -DZFS_DEBUG
+#cgo CFLAGS: -I${SRCDIR}/compat -isystem /usr/include/libzfs -isystem /usr/include/libspl
+#cgo LDFLAGS: -ljemalloc -lzpool -lzfs_core -lnvpair -ltirpc -lz -ldl -lrt -lm -lpthread
+#include "shim.h"
+
+#cgo noescape cask_apply
+#cgo nocallback cask_apply
+#cgo noescape cask_read
+#cgo nocallback cask_read
+#cgo noescape cask_info
+#cgo nocallback cask_info
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+// Bounds on what runs at once, and on answers.
+const (
+	maxReaders    = 16
+	maxFlushers   = 8
+	maxExtents    = 64 << 10
+	watchInterval = 100 * time.Millisecond
+)
+
+// Store is a volume on an extent; it implements store.Store.
+type Store struct {
+	opt  Options
+	lock *os.File
+	info store.Info // all but the mark
+
+	readers  chan struct{}
+	flushers chan struct{}
+	calls    sync.WaitGroup // goroutines inside ZFS
+
+	suspended chan struct{} // closed by the watcher
+	stop      chan struct{} // ends the watcher
+	watcher   sync.WaitGroup
+
+	// use is held for reading through every call, so that Close can wait.
+	use    sync.RWMutex
+	vol    *C.cask_vol
+	closed bool
+
+	mu     sync.Mutex
+	failed error // of an Apply or SetMeta: nothing is changed after it
+	meta   []byte
+	mark   history.Seq
+}
+
+func newStore(o Options, vol *C.cask_vol, lock *os.File) *Store {
+	s := &Store{
+		opt: o, vol: vol, lock: lock,
+		readers:   make(chan struct{}, maxReaders),
+		flushers:  make(chan struct{}, maxFlushers),
+		suspended: make(chan struct{}),
+		stop:      make(chan struct{}),
+	}
+	w := s.words()
+	s.info = store.Info{Size: uint64(w[0]), BlockSize: uint32(w[1])}
+	s.mark = history.Seq(w[2])
+	return s
+}
+
+func (s *Store) words() (w [C.CASK_INFO_WORDS]C.uint64_t) {
+	C.cask_info(s.vol, &w[0])
+	return w
+}
+
+// watch starts the watcher: once the pool is suspended, calls that wait for
+// it are given up.
+func (s *Store) watch() {
+	s.watcher.Go(func() { // owned by s, ended by Close
+		tick := time.NewTicker(watchInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-s.stop:
+				return
+			case <-tick.C:
+				if C.cask_suspended(s.vol) != 0 {
+					close(s.suspended)
+					return
+				}
+			}
+		}
+	})
+}
+
+// guarded runs a call that ZFS may block for ever when the pool is suspended.
+// It is given up then, and with it the goroutine and its thread: only the end
+// of the process helps such a pool.
+func (s *Store) guarded(call func() C.int) C.int {
+	done := make(chan C.int, 1)
+	s.calls.Add(1)
+	go func() { // owned by s; Close waits unless the pool is suspended
+		defer s.calls.Done()
+		done <- call()
+	}()
+	select {
+	case e := <-done:
+		return e
+	case <-s.suspended:
+		return C.CASK_SUSPENDED
+	}
+}
+
+// enter begins a call; leave ends it.
+func (s *Store) enter(what string) error {
+	s.use.RLock()
+	if s.closed {
+		s.use.RUnlock()
+		return fmt.Errorf("%s of extent %s: %w", what, s.opt.Path, store.ErrClosed)
+	}
+	return nil
+}
+
+func (s *Store) leave() { s.use.RUnlock() }
+
+// enterChange begins a call that changes the store.
+func (s *Store) enterChange(what string) error {
+	if err := s.enter(what); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		s.leave()
+		return fmt.Errorf("%s after a failure, close the store and open it again: %w", what, s.failed)
+	}
+	return nil
+}
+
+// fail keeps the first error of a change.
+func (s *Store) fail(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed == nil {
+		s.failed = err
+	}
+	return err
+}
+
+// Info implements store.Store.
+func (s *Store) Info() store.Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.info
+	i.Mark = s.mark
+	return i
+}
+
+// Apply implements store.Store.
+func (s *Store) Apply(ops []store.Op) error {
+	if err := s.enterChange("apply"); err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.Info().Check(ops); err != nil {
+		return fmt.Errorf("extent %s: %w", s.opt.Path, err)
+	}
+	if e := s.apply(ops); e != 0 {
+		return s.fail(failed("apply to", s.opt.Path, e))
+	}
+	return nil
+}
+
+// apply performs ops on this thread as long as nothing blocks.
+func (s *Store) apply(ops []store.Op) C.int {
+	var pins runtime.Pinner
+	words := encode(ops, &pins)
+	done, e := s.applyWords(words, 0)
+	if e == C.int(syscall.EAGAIN) {
+		e = s.guarded(func() C.int {
+			defer pins.Unpin()
+			_, e := s.applyWords(words[done*C.CASK_OP_WORDS:], 1)
+			return e
+		})
+	} else {
+		pins.Unpin()
+	}
+	if e != C.CASK_SUSPENDED {
+		mark := history.Seq(s.words()[2])
+		s.mu.Lock()
+		s.mark = mark
+		s.mu.Unlock()
+	}
+	return e
+}
+
+func (s *Store) applyWords(words []uint64, mayBlock C.int) (int, C.int) {
+	var done C.uint64_t
+	if len(words) == 0 {
+		return 0, 0
+	}
+	e := C.cask_apply(s.vol, (*C.uint64_t)(unsafe.Pointer(&words[0])),
+		C.uint64_t(len(words)/C.CASK_OP_WORDS), &done, mayBlock)
+	return int(done), e
+}
+
+// encode flattens ops for the shim and pins their data.
+func encode(ops []store.Op, pins *runtime.Pinner) []uint64 {
+	words := make([]uint64, 0, len(ops)*C.CASK_OP_WORDS)
+	for i := range ops {
+		o := &ops[i]
+		var data uint64
+		if len(o.Data) > 0 {
+			pins.Pin(&o.Data[0])
+			data = uint64(uintptr(unsafe.Pointer(&o.Data[0])))
+		}
+		words = append(words, kind(o.Kind), uint64(o.Seq), uint64(o.Base), o.Extent.Off, o.Extent.Len, data)
+	}
+	return words
+}
+
+func kind(k store.Kind) uint64 {
+	switch k {
+	case store.Write:
+		return C.CASK_OP_WRITE
+	case store.Unmap:
+		return C.CASK_OP_UNMAP
+	case store.Rebase:
+		return C.CASK_OP_REBASE
+	}
+	return 0
+}
+
+// ReadAt implements store.Store.
+func (s *Store) ReadAt(p []byte, off uint64) error {
+	if err := s.enter("read"); err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.info.CheckRead(len(p), off); err != nil {
+		return fmt.Errorf("extent %s: %w", s.opt.Path, err)
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	s.readers <- struct{}{}
+	e := C.cask_read(s.vol, C.uint64_t(off), C.uint64_t(len(p)), unsafe.Pointer(&p[0]))
+	<-s.readers
+	if e != 0 {
+		return fmt.Errorf("read of %d+%d: %w", off, len(p), failed("read", s.opt.Path, e))
+	}
+	return nil
+}
+
+// Flush implements store.Store.
+func (s *Store) Flush() error {
+	if err := s.enterChange("flush"); err != nil {
+		return err
+	}
+	defer s.leave()
+	select {
+	case s.flushers <- struct{}{}:
+	case <-s.suspended:
+		return failed("flush", s.opt.Path, C.CASK_SUSPENDED)
+	}
+	e := s.guarded(func() C.int { return C.cask_flush(s.vol) })
+	<-s.flushers
+	return failed("flush", s.opt.Path, e)
+}
+
+// Changed implements store.Store.
+func (s *Store) Changed(since history.Seq) ([]block.Extent, error) {
+	if err := s.enter("changed"); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	pairs := make([]C.uint64_t, 2*maxExtents)
+	var n C.uint64_t
+	e := s.guarded(func() C.int {
+		return C.cask_changed(s.vol, C.uint64_t(since), &pairs[0], maxExtents, &n)
+	})
+	if e != 0 {
+		return nil, fmt.Errorf("changed since %d: %w", since, failed("traverse", s.opt.Path, e))
+	}
+	out := make([]block.Extent, n)
+	for i := range out {
+		out[i] = block.Extent{Off: uint64(pairs[2*i]), Len: uint64(pairs[2*i+1])}
+	}
+	return out, nil
+}
+
+func (s *Store) loadMeta() error {
+	var n C.uint64_t
+	b := make([]byte, store.MaxMeta)
+	e := C.cask_get_meta(s.vol, unsafe.Pointer(&b[0]), C.uint64_t(len(b)), &n)
+	if e == C.int(syscall.ENOENT) {
+		return nil
+	}
+	if e != 0 {
+		return failed("read the metadata of", s.opt.Path, e)
+	}
+	s.meta = b[:n:n]
+	return nil
+}
+
+// Meta implements store.Meta.
+func (s *Store) Meta() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.meta)
+}
+
+// SetMeta implements store.Meta.
+func (s *Store) SetMeta(b []byte) error {
+	if err := store.CheckMeta(b); err != nil {
+		return fmt.Errorf("extent %s: %w", s.opt.Path, err)
+	}
+	if err := s.enterChange("set meta"); err != nil {
+		return err
+	}
+	defer s.leave()
+	own := append(make([]byte, 0, len(b)+1), b...)
+	e := s.guarded(func() C.int {
+		return C.cask_set_meta(s.vol, unsafe.Pointer(unsafe.SliceData(own)), C.uint64_t(len(own)))
+	})
+	if e != 0 {
+		return s.fail(failed("set the metadata of", s.opt.Path, e))
+	}
+	s.mu.Lock()
+	s.meta = own
+	s.mu.Unlock()
+	return nil
+}
+
+// Close implements store.Meta. A suspended pool cannot be closed: its extent
+// stays locked until the process ends.
+func (s *Store) Close() error {
+	s.use.Lock()
+	defer s.use.Unlock()
+	if s.closed {
+		return fmt.Errorf("close of extent %s: %w", s.opt.Path, store.ErrClosed)
+	}
+	s.closed = true
+	e := s.guarded(func() C.int { return C.cask_sync(s.vol) })
+	close(s.stop)
+	s.watcher.Wait()
+	if e == C.CASK_SUSPENDED {
+		return failed("close", s.opt.Path, e)
+	}
+	s.calls.Wait()
+	if end := C.cask_close(s.vol); e == 0 {
+		e = end
+	}
+	s.vol = nil
+	return errors.Join(failed("close", s.opt.Path, e), s.lock.Close())
+}
+
+var _ store.Store = (*Store)(nil)

@@ -1,0 +1,50 @@
+//go:build !cgo || !linux
+
+package dmu
+
+import (
+	"errors"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+// ErrUnsupported is what Create and Open return in a program that was built
+// without cgo: build it on Linux with CGO_ENABLED=1 and ZFS's libzpool.
+var ErrUnsupported = errors.New("built without the ZFS engine: build on Linux with CGO_ENABLED=1 and libzfslinux-dev")
+
+// Store is a store.Store that cannot be had in this build.
+type Store struct{}
+
+// Create returns ErrUnsupported.
+func Create(Options) (*Store, error) { return nil, ErrUnsupported }
+
+// Open returns ErrUnsupported.
+func Open(Options) (*Store, error) { return nil, ErrUnsupported }
+
+// Info implements store.Store.
+func (*Store) Info() store.Info { return store.Info{} }
+
+// Apply implements store.Store.
+func (*Store) Apply([]store.Op) error { return ErrUnsupported }
+
+// ReadAt implements store.Store.
+func (*Store) ReadAt([]byte, uint64) error { return ErrUnsupported }
+
+// Flush implements store.Store.
+func (*Store) Flush() error { return ErrUnsupported }
+
+// Changed implements store.Store.
+func (*Store) Changed(history.Seq) ([]block.Extent, error) { return nil, ErrUnsupported }
+
+// Meta implements store.Meta.
+func (*Store) Meta() []byte { return nil }
+
+// SetMeta implements store.Meta.
+func (*Store) SetMeta([]byte) error { return ErrUnsupported }
+
+// Close implements store.Meta.
+func (*Store) Close() error { return ErrUnsupported }
+
+var _ store.Store = (*Store)(nil)

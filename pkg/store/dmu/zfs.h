@@ -1,0 +1,160 @@
+/* What the files of the shim share; never included by Go. */
+#ifndef CASK_DMU_ZFS_H
+#define	CASK_DMU_ZFS_H
+
+#include <sys/zfs_context.h>
+#include <sys/spa.h>
+#include <sys/spa_impl.h>
+#include <sys/dmu.h>
+#include <sys/dmu_objset.h>
+#include <sys/dmu_tx.h>
+#include <sys/dnode.h>
+#include <sys/dbuf.h>
+#include <sys/zap.h>
+#include <sys/zil.h>
+#include <sys/zil_impl.h>
+#include <sys/zfs_rlock.h>
+#include <sys/dsl_dataset.h>
+#include <sys/dsl_pool.h>
+#include <sys/dsl_prop.h>
+#include <sys/txg.h>
+#include <sys/arc.h>
+#include <sys/arc_impl.h>
+#include "shim.h"
+
+/* The objects of the dataset; frozen. 1 and 2 are those of any zvol. */
+#define	DATA_OBJ	1ULL
+#define	ZAP_OBJ		2ULL
+#define	MARK_OBJ	3ULL
+#define	META_OBJ	4ULL
+
+#define	MARK_MAGIC	0x4b52414d4b534143ULL	/* "CASKMARK" */
+#define	META_MAGIC	0x4154454d4b534143ULL	/* "CASKMETA" */
+#define	FORMAT_VERSION	1
+
+#define	MARK_BYTES	8192
+#define	META_BYTES	16384
+#define	META_HEADER	64
+#define	RING_SLOTS	252
+#define	GHOST_SLOTS	170
+
+/* One state the volume was in: what changed after seq was born after txg. */
+typedef struct {
+	uint64_t txg;
+	uint64_t seq;
+} checkpoint_t;
+
+/* A range that was written and zeroed again within one TXG: see ghost.c. */
+typedef struct {
+	uint64_t txg;
+	uint64_t off;
+	uint64_t len;
+} ghost_t;
+
+/* Object 3, in the pool's byte order; frozen. */
+typedef struct {
+	uint64_t magic;
+	uint64_t version;
+	uint64_t seq;		/* the mark */
+	uint64_t txg;		/* in which this record was last written */
+	uint64_t tainted;	/* content changed since the mark moved to seq */
+	uint64_t free_off;	/* an unmap that is part of the mark but may */
+	uint64_t free_len;	/* not have freed everything yet */
+	uint64_t slots;		/* used in ring */
+	checkpoint_t ring[RING_SLOTS];	/* both fields ascending */
+	uint64_t ghost_slots;	/* used in ghosts */
+	uint64_t reserved;
+	ghost_t ghosts[GHOST_SLOTS];	/* by offset, disjoint */
+} mark_t;
+
+/* Object 4; len bytes follow at META_HEADER; frozen. */
+typedef struct {
+	uint64_t magic;
+	uint64_t version;
+	uint64_t len;
+} meta_t;
+
+_Static_assert(sizeof (checkpoint_t) == 16, "frozen");
+_Static_assert(sizeof (ghost_t) == 24, "frozen");
+_Static_assert(offsetof(mark_t, ring) == 64, "frozen");
+_Static_assert(offsetof(mark_t, ghost_slots) == 4096, "frozen");
+_Static_assert(sizeof (mark_t) == MARK_BYTES, "frozen");
+_Static_assert(sizeof (meta_t) <= META_HEADER, "frozen");
+
+struct cask_vol {
+	char name[ZFS_MAX_DATASET_NAME_LEN];	/* of the dataset */
+	char pool[ZFS_MAX_DATASET_NAME_LEN];
+	char *path;			/* of the extent */
+	objset_t *os;
+	spa_t *spa;
+	zilog_t *zil;
+	dnode_t *dn;			/* of DATA_OBJ */
+	dnode_t *mark_dn;		/* of MARK_OBJ */
+	dmu_buf_t *mark;		/* MARK_OBJ's only block */
+	kmutex_t mark_lock;		/* guards mark's content */
+	zfs_rangelock_t ranges;		/* a sector is read whole or not at all */
+	uint64_t size;
+	uint64_t block_size;
+	uint64_t max_record;		/* data of one log record */
+	uint64_t snapshots;		/* made by cask_changed */
+	/* the blocks written in the TXG fresh_txg, hashed; see ghost.c */
+	uint64_t *fresh;
+	uint64_t fresh_txg;
+	uint64_t fresh_min;
+	uint64_t fresh_max;
+	/* replay at open: the pieces of a write so far */
+	char *pieces;
+	uint64_t pieces_off;
+	uint64_t pieces_len;
+	uint64_t replayed;
+	int replay_error;
+};
+
+/* mark.c */
+mark_t *mark_of(cask_vol *v);
+void mark_init(mark_t *m);
+void mark_advance(cask_vol *v, uint64_t seq, uint64_t free_off,
+    uint64_t free_len, dmu_tx_t *tx);
+void mark_rebase(cask_vol *v, uint64_t seq, uint64_t base, dmu_tx_t *tx);
+uint64_t mark_txg(cask_vol *v, uint64_t since);
+
+/* ghost.c */
+#define	FRESH_BYTES	(128 << 10)
+void ghost_write(cask_vol *v, uint64_t off, uint64_t len, const char *data,
+    dmu_tx_t *tx);
+void ghost_unmap(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx);
+uint64_t ghost_copy(cask_vol *v, uint64_t txg, ghost_t *out);
+
+/* log.c */
+void log_write(cask_vol *v, uint64_t off, uint64_t len, const char *data,
+    uint64_t seq, dmu_tx_t *tx);
+void log_unmap(cask_vol *v, uint64_t off, uint64_t len, uint64_t seq,
+    dmu_tx_t *tx);
+void log_replay(cask_vol *v);
+
+/* apply.c */
+typedef struct {
+	uint64_t kind;
+	uint64_t seq;
+	uint64_t base;
+	uint64_t off;
+	uint64_t len;
+	uint64_t data;
+} op_t;
+
+_Static_assert(sizeof (op_t) == CASK_OP_WORDS * sizeof (uint64_t), "flat");
+
+int apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block);
+int apply_unmap(cask_vol *v, const op_t *op, int may_block);
+int finish_free(cask_vol *v);
+int tx_assign(cask_vol *v, dmu_tx_t *tx, int may_block);
+int wait_stable(cask_vol *v, uint64_t txg);
+
+/* changed.c */
+void destroy_leftovers(cask_vol *v);
+
+/* file.c */
+int file_flush_error(const char *path);
+void file_forget_error(const char *path);
+
+#endif

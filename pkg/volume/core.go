@@ -137,7 +137,9 @@ type Core struct {
 
 	rec      Record
 	sys      quorum.System
+	all      []*peer // every replica known
 	peers    []*peer // the voters, in the record's order
+	acquired bool    // an epoch, once: requests may have been taken
 	released bool    // the epoch before ended in good order
 	unclean  string
 	stop     error
@@ -159,7 +161,13 @@ type Core struct {
 }
 
 // New makes a core; Start begins its work.
-func New(cfg Config) *Core { return &Core{cfg: cfg, reads: newReads()} }
+func New(cfg Config) *Core {
+	c := &Core{cfg: cfg, reads: newReads()}
+	for _, id := range cfg.Replicas {
+		c.all = append(c.all, &peer{id: id})
+	}
+	return c
+}
 
 // Start asks for the record.
 func (c *Core) Start(now Time) {
@@ -207,6 +215,12 @@ func (c *Core) Loaded(now Time, rec Record, err error) {
 		c.retryAt = now + c.cfg.Timing.Retry
 		return
 	}
+	if c.acquired && rec.Holder != c.cfg.Instance {
+		// The hosts have gone on with another: what still waits here is
+		// stale and must never be done.
+		c.halt(fmt.Errorf("target %s of volume %s has taken over with epoch %d: %w", rec.Holder, c.cfg.Volume, rec.Epoch, ErrSuperseded))
+		return
+	}
 	sys, err := quorum.New(c.cfg.Level, rec.Voters)
 	if err != nil {
 		c.halt(fmt.Errorf("record of volume %s: %w", c.cfg.Volume, err))
@@ -220,18 +234,10 @@ func (c *Core) Loaded(now Time, rec Record, err error) {
 	c.act(Action{Kind: ActSwap, Old: rec, Next: next})
 }
 
-// setVoters keeps the connections of voters that stay.
 func (c *Core) setVoters(ids []quorum.ReplicaID) {
-	old := c.peers
 	c.peers = nil
 	for _, id := range ids {
-		p := &peer{id: id}
-		for _, o := range old {
-			if o.id == id {
-				p = o
-			}
-		}
-		c.peers = append(c.peers, p)
+		c.peers = append(c.peers, c.peer(id))
 	}
 }
 
@@ -247,7 +253,7 @@ func (c *Core) Swapped(now Time, err error) {
 		c.load()
 		c.pause()
 	case c.phase == Acquiring:
-		c.phase, c.chooseAt = Fencing, 0
+		c.phase, c.chooseAt, c.acquired = Fencing, 0, true
 		for _, p := range c.peers {
 			c.greet(p)
 		}
@@ -298,11 +304,12 @@ func (c *Core) Tick(now Time) {
 	c.advance()
 }
 
-// Submit starts a request.
+// Submit starts a request. Before the first epoch is acquired it is refused
+// with block.ErrFenced: it could go stale while another target serves.
 func (c *Core) Submit(now Time, r *Request) {
 	c.now = now
 	switch {
-	case c.phase == Stopped:
+	case c.phase == Stopped, !c.acquired:
 		c.complete(r, block.ErrFenced)
 	case r.Op == block.OpRead:
 		c.reads.waiting = append(c.reads.waiting, r)
@@ -360,10 +367,12 @@ func (c *Core) barrier() {
 func (c *Core) synced(id quorum.ReplicaID) bool { return c.peer(id).state == synced }
 
 func (c *Core) peer(id quorum.ReplicaID) *peer {
-	for _, p := range c.peers {
+	for _, p := range c.all {
 		if p.id == id {
 			return p
 		}
 	}
-	return &peer{id: id}
+	p := &peer{id: id}
+	c.all = append(c.all, p)
+	return p
 }

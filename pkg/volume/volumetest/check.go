@@ -82,37 +82,70 @@ func (w *world) checkIdentical() {
 }
 
 type regInput struct {
-	write bool
+	kind  accessKind
 	value uint64
 }
 
+type accessKind uint8
+
+const (
+	isRead accessKind = iota
+	isWrite
+	// mayWrite is an attempt that a client gave up and repeated: it takes
+	// effect once before the repetition is acknowledged, or never.
+	mayWrite
+)
+
 // register is one block: reads return the last write.
-var register = porcupine.Model{
-	Init: func() any { return uint64(0) },
-	Step: func(state, input, output any) (bool, any) {
+var register = porcupine.NondeterministicModel{
+	Init: func() []any { return []any{uint64(0)} },
+	Step: func(state, input, output any) []any {
 		in := input.(regInput)
-		if in.write {
-			return true, in.value
+		switch {
+		case in.kind == isWrite:
+			return []any{in.value}
+		case in.kind == mayWrite && in.value != state.(uint64):
+			return []any{state, in.value}
+		case in.kind == mayWrite || output.(uint64) == state.(uint64):
+			return []any{state}
 		}
-		return output.(uint64) == state.(uint64), state
+		return nil
 	},
+}
+
+// attempts are the accesses that o stands for.
+func (o op) attempts() []porcupine.Operation {
+	ret := int64(o.ret)
+	if o.ret == 0 {
+		ret = math.MaxInt64
+	}
+	if !o.write {
+		if o.ret == 0 {
+			return nil
+		}
+		return []porcupine.Operation{{Input: regInput{isRead, o.value}, Call: int64(o.calls[0]), Output: o.value, Return: ret}}
+	}
+	var out []porcupine.Operation
+	for i, call := range o.calls {
+		in := regInput{mayWrite, o.value}
+		if i == len(o.calls)-1 && o.ret != 0 {
+			in.kind = isWrite
+		}
+		out = append(out, porcupine.Operation{Input: in, Call: int64(call), Output: o.value, Return: ret})
+	}
+	return out
 }
 
 func (w *world) checkLinearizable() {
 	byBlock := make([][]porcupine.Operation, blocks)
 	for _, o := range w.ops {
-		ret := int64(o.ret)
-		if o.ret == 0 {
-			if !o.write {
-				continue
-			}
-			ret = math.MaxInt64
+		for _, a := range o.attempts() {
+			a.ClientId = len(byBlock[o.block])
+			byBlock[o.block] = append(byBlock[o.block], a)
 		}
-		byBlock[o.block] = append(byBlock[o.block], porcupine.Operation{
-			ClientId: len(byBlock[o.block]), Input: regInput{o.write, o.value}, Call: int64(o.call), Output: o.value, Return: ret})
 	}
 	for b, ops := range byBlock {
-		if porcupine.CheckOperationsTimeout(register, ops, 20*time.Second) == porcupine.Illegal {
+		if porcupine.CheckOperationsTimeout(register.ToModel(), ops, 20*time.Second) == porcupine.Illegal {
 			w.fail("block %d is not linearizable", b)
 		}
 	}

@@ -11,11 +11,12 @@ import (
 // op is one operation of the history: a write of a value to a block, or a read
 // that found one.
 type op struct {
-	client    int
-	block     int
-	write     bool
-	value     uint64
-	call, ret volume.Time // ret is 0 while it is under way
+	client int
+	block  int
+	write  bool
+	value  uint64
+	calls  []volume.Time // each attempt's
+	ret    volume.Time   // 0 while it is under way
 }
 
 // client is a host: it keeps some requests in flight, and repeats those of a
@@ -80,7 +81,7 @@ func (c *client) start() {
 		c.issue(-c.flush, &volume.Request{Op: block.OpFlush})
 		return
 	}
-	o := op{client: c.id, block: w.rng.IntN(blocks), call: w.now, write: c.writes && w.chance(0.6)}
+	o := op{client: c.id, block: w.rng.IntN(blocks), write: c.writes && w.chance(0.6)}
 	if w.chance(0.5) {
 		o.block = w.rng.IntN(3) // contended
 	}
@@ -110,6 +111,9 @@ func (c *client) issue(i int, r *volume.Request) {
 // submit sends a copy of r: what the target does to its own must not matter.
 func (c *client) submit(i int, r *volume.Request) {
 	q, gen, t := *r, c.gen, c.target
+	if i >= 0 {
+		c.w.ops[i].calls = append(c.w.ops[i].calls, c.w.now)
+	}
 	q.Owner = func(q *volume.Request, err error) {
 		if c.gen == gen && t.alive {
 			c.completed(i, q, err)
@@ -122,7 +126,14 @@ func (c *client) submit(i int, r *volume.Request) {
 
 func (c *client) completed(i int, q *volume.Request, err error) {
 	if errors.Is(err, block.ErrFenced) {
-		return // repeated at the next target
+		// Repeated here or at the next target.
+		gen := c.gen
+		c.w.after(c.w.between(10*ms, 100*ms), func() {
+			if r, ok := c.open[i]; ok && c.gen == gen {
+				c.submit(i, r)
+			}
+		})
+		return
 	}
 	if _, ok := c.open[i]; !ok || err != nil {
 		c.w.fail("client %d: %v %v completed with %v", c.id, q.Op, q.Extent, err)

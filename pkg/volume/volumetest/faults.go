@@ -15,6 +15,13 @@ func (w *world) faults() {
 	w.after(w.between(0, 3000*ms), next)
 }
 
+// another target starts, unless the faults are over.
+func (w *world) another() {
+	if !w.healing {
+		w.newTarget()
+	}
+}
+
 func (w *world) anyNode() *node { return w.replicas[w.rng.IntN(len(w.replicas))] }
 
 //lint:dispatch
@@ -41,13 +48,13 @@ func (w *world) fault() {
 		w.after(w.between(0, 5000*ms), func() { n.slow = false })
 	case 6, 7: // the target dies
 		t.kill()
-		w.after(w.between(0, 2000*ms), func() { w.newTarget() })
+		w.after(w.between(0, 2000*ms), w.another)
 	case 8: // a new target while the old one lives, cut off in part or not at all
 		for _, n := range w.replicas {
 			t.cut[n.id] = w.chance(0.4)
 		}
 		t.noAPI = w.chance(0.5)
-		w.after(w.between(0, 500*ms), func() { w.newTarget() })
+		w.after(w.between(0, 500*ms), w.another)
 		w.after(w.between(0, 6000*ms), func() { clear(t.cut) })
 	case 9:
 		w.authDown = true
@@ -96,10 +103,9 @@ func (w *world) heal() {
 		n.isolated, n.slow = false, false
 		n.start()
 	}
-	for _, t := range w.targets[:len(w.targets)-1] {
+	for _, t := range w.targets {
 		t.kill()
 	}
-	w.targets[len(w.targets)-1].kill()
 	w.newTarget()
 	for _, c := range w.clients {
 		c.move()

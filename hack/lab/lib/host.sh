@@ -47,7 +47,7 @@ fuse_devices() {
   local pid
   for pid in $(node_processes "$1"); do
     awk '/ - fuse/ { print $3 }' "/proc/$pid/mountinfo" 2>/dev/null
-  done | sort -u | grep -vxFf <(awk '/ - fuse/ { print $3 } END { print "none" }' /proc/self/mountinfo)
+  done | sort -u | comm -23 - <(awk '/ - fuse/ { print $3 }' /proc/self/mountinfo | sort -u)
 }
 
 # node_loops I prints the loop devices whose backing file belongs to the node:

@@ -14,7 +14,10 @@ node_up() {
   spawn "$dir/pid" "$(node_namespace "$1")" "$LAB/node-init" "$1"
 }
 
-node_ready() { kube get node "node$1" --no-headers | grep -q ' Ready'; }
+# node_ready I: the kubelet that runs now has said Ready.
+node_ready() {
+  [ "$(kube get --raw "/api/v1/nodes/node$1/proxy/healthz")" = ok ] && kube get node "node$1" --no-headers | grep -q " Ready"
+}
 
 # node_kill I is a power cut: silence on the network first, then nothing runs.
 node_kill() {

@@ -140,7 +140,7 @@ func (r *run) checkAll() {
 	wantMark(r.t, r.s, mark)
 	then, since := r.m.At(r.gen.Rng.Intn(n + 1))
 	ext := changed(r.t, r.s, since)
-	if off, ok := covers(ext, then, now); !ok {
+	if off, ok := Covers(ext, then, now); !ok {
 		r.t.Fatalf("changed since %d of %d lacks byte %d: %v", since, mark, off, ext)
 	}
 }

@@ -173,9 +173,9 @@ func changed(t *testing.T, s store.Store, since history.Seq) []block.Extent {
 	return ext
 }
 
-// covers reports whether ext includes every sector for which a and b differ,
+// Covers reports whether ext includes every sector for which a and b differ,
 // and the first that it does not.
-func covers(ext []block.Extent, a, b []byte) (uint64, bool) {
+func Covers(ext []block.Extent, a, b []byte) (uint64, bool) {
 	for off := uint64(0); off < uint64(len(a)); off += sector {
 		if bytes.Equal(a[off:off+sector], b[off:off+sector]) {
 			continue

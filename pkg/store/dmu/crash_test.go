@@ -1,0 +1,212 @@
+//go:build cgo && linux
+
+package dmu_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math/rand"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
+	"github.com/cask-storage/cask/pkg/store/dmu"
+	"github.com/cask-storage/cask/pkg/store/storetest"
+)
+
+const (
+	crashSize = 160 << 20 // some unmaps take more than one transaction
+	crashEnv  = "DMU_TEST_CRASH"
+)
+
+func TestMain(m *testing.M) {
+	if arg := os.Getenv(crashEnv); arg != "" {
+		victim(arg)
+	}
+	os.Exit(m.Run())
+}
+
+// victim applies random operations to the store until it is killed, and says
+// how far it got: "m" the mark found, "f" flushed up to here.
+func victim(arg string) {
+	path, pool, seed := split3(arg)
+	s, err := dmu.Open(dmu.Options{Path: path, Pool: pool})
+	if err != nil {
+		victimFails(err)
+	}
+	n, err := strconv.ParseInt(seed, 10, 64)
+	if err != nil {
+		victimFails(err)
+	}
+	start := s.Info().Mark
+	fmt.Printf("m %d\n", start)
+	g, choose := crashGen(n, start), rand.New(rand.NewSource(n+1))
+	for {
+		ops := make([]store.Op, 1+choose.Intn(6))
+		for i := range ops {
+			ops[i] = g.Op()
+		}
+		if err := s.Apply(ops); err != nil {
+			victimFails(err)
+		}
+		mark, err := s.Info().Mark, error(nil)
+		switch k := choose.Intn(150); {
+		case k == 0:
+			err = s.SetMeta([]byte(fmt.Sprint(mark)))
+		case k < 15:
+			err = s.Flush()
+		default:
+			continue
+		}
+		if err != nil {
+			victimFails(err)
+		}
+		fmt.Printf("f %d\n", mark)
+	}
+}
+
+func victimFails(err error) {
+	fmt.Printf("e %v\n", err)
+	os.Exit(1)
+}
+
+func split3(s string) (a, b, c string) {
+	f := strings.Split(s, "|")
+	return f[0], f[1], f[2]
+}
+
+func crashGen(seed int64, start history.Seq) *storetest.Gen {
+	return &storetest.Gen{Rng: rand.New(rand.NewSource(seed)), Size: crashSize, Seq: start}
+}
+
+// crasher follows a store through its crashes with a model.
+type crasher struct {
+	t       *testing.T
+	o       dmu.Options
+	rng     *rand.Rand
+	content []byte // at mark
+	mark    history.Seq
+	flushed history.Seq // at least this must be there
+	seed    int64       // of the operations after mark
+	old     []byte      // an earlier state, for Changed
+	oldMark history.Seq
+}
+
+// advance takes the model to mark, which must be the result of a prefix.
+func (c *crasher) advance(mark history.Seq) {
+	c.t.Helper()
+	if mark < c.flushed {
+		c.t.Fatalf("mark %d after the crash, %d was flushed", mark, c.flushed)
+	}
+	g := crashGen(c.seed, c.mark)
+	for c.mark < mark {
+		o := g.Op()
+		at := c.content[o.Extent.Off:o.Extent.End()]
+		if o.Kind == store.Write {
+			copy(at, o.Data)
+		} else {
+			clear(at)
+		}
+		c.mark = o.Seq
+	}
+	if c.mark != mark {
+		c.t.Fatalf("mark %d after the crash is not that of an operation, the next is %d", mark, c.mark)
+	}
+}
+
+// run starts a victim, kills it after a random time and takes in what it said.
+func (c *crasher) run() {
+	c.t.Helper()
+	seed := c.rng.Int63()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s|%s|%d", crashEnv, c.o.Path, c.o.Pool, seed))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	life := time.Duration(c.rng.Intn(700)) * time.Millisecond
+	timer := time.AfterFunc(life, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	c.listen(out, seed)
+	if err := cmd.Wait(); err == nil {
+		c.t.Fatal("the victim ended by itself")
+	}
+}
+
+func (c *crasher) listen(out io.Reader, seed int64) {
+	c.t.Helper()
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		what, text, _ := strings.Cut(lines.Text(), " ")
+		n, err := strconv.ParseUint(text, 10, 64)
+		if what == "e" || err != nil {
+			c.t.Fatalf("the victim says: %s", lines.Text())
+		}
+		if what == "m" {
+			c.advance(history.Seq(n))
+			c.seed = seed
+		}
+		c.flushed = history.Seq(n)
+	}
+}
+
+// check opens the store and compares everything with the model.
+func (c *crasher) check() {
+	c.t.Helper()
+	s := open(c.t, c.o)
+	found := s.Info().Mark
+	c.advance(found)
+	c.flushed = found
+	if at := storetest.FirstDiff(storetest.Content(c.t, s), c.content); at >= 0 {
+		c.t.Fatalf("content at mark %d differs from the model first at byte %d", found, at)
+	}
+	ext, err := s.Changed(c.oldMark)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if off, ok := storetest.Covers(ext, c.old, c.content); !ok {
+		c.t.Fatalf("changed from %d to %d lacks byte %d", c.oldMark, c.mark, off)
+	}
+	if c.rng.Intn(3) == 0 {
+		c.old, c.oldMark = append([]byte(nil), c.content...), c.mark
+	}
+	if err := s.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// TestKill9: whenever the process is killed, the store comes back as the
+// result of a prefix of the operations, at least of the flushed ones, and the
+// mark says which. DMU_TEST_CRASH_ROUNDS makes it longer.
+func TestKill9(t *testing.T) {
+	rounds := 16
+	if n, err := strconv.Atoi(os.Getenv("DMU_TEST_CRASH_ROUNDS")); err == nil {
+		rounds = n
+	}
+	seed := time.Now().UnixNano()
+	if n, err := strconv.ParseInt(os.Getenv("STORETEST_SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	t.Logf("STORETEST_SEED=%d", seed)
+	c := &crasher{t: t, o: extent(t, crashSize), rng: rand.New(rand.NewSource(seed)),
+		content: make([]byte, crashSize), old: make([]byte, crashSize)}
+	if err := create(t, c.o).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for round := range rounds {
+		c.run()
+		if round == rounds-1 || c.rng.Intn(3) > 0 {
+			c.check()
+		}
+	}
+	t.Logf("mark %d after %d rounds", c.mark, rounds)
+}

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cask-storage/cask/pkg/attach/keylock"
 	"github.com/cask-storage/cask/pkg/attach/loop"
 )
 
@@ -74,7 +75,7 @@ type Agent struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // one for each watcher
 
-	volumes keyed
+	volumes keylock.Set
 
 	mu       sync.Mutex
 	attached map[string]*attachment // by volume; guarded by mu
@@ -172,7 +173,7 @@ func (a *Agent) Attach(ctx context.Context, s Spec) (Info, error) {
 	if err := s.Validate(); err != nil {
 		return Info{}, err
 	}
-	unlock, err := a.volumes.lock(ctx, s.Volume)
+	unlock, err := a.volumes.Lock(ctx, s.Volume)
 	if err != nil {
 		return Info{}, fmt.Errorf("volume %s: %w: another operation is under way: %w", s.Volume, ErrBusy, err)
 	}
@@ -298,7 +299,7 @@ func (a *Agent) watch(t *attachment) {
 		_ = t.cmd.Wait() // its socket is closed: it is gone, or about to
 	}
 	close(t.gone)
-	unlock, lerr := a.volumes.lock(a.ctx, t.rec.Spec.Volume)
+	unlock, lerr := a.volumes.Lock(a.ctx, t.rec.Spec.Volume)
 	if lerr != nil {
 		return
 	}
@@ -317,7 +318,7 @@ func (a *Agent) watch(t *attachment) {
 // Detach takes a volume's device away; that it has none is no error. One in
 // use is ErrBusy, unless forced.
 func (a *Agent) Detach(ctx context.Context, q DetachRequest) error {
-	unlock, err := a.volumes.lock(ctx, q.Volume)
+	unlock, err := a.volumes.Lock(ctx, q.Volume)
 	if err != nil {
 		return fmt.Errorf("volume %s: %w: another operation is under way: %w", q.Volume, ErrBusy, err)
 	}
@@ -346,7 +347,7 @@ func (a *Agent) remove(ctx context.Context, t *attachment, q DetachRequest) erro
 
 func (a *Agent) removeChild(ctx context.Context, t *attachment, q DetachRequest) error {
 	err := t.child().call(ctx, "/v1/detach", q, nil)
-	if err != nil && !errors.Is(err, errNoAgent) && !q.Force {
+	if err != nil && !errors.Is(err, ErrNoAgent) && !q.Force {
 		return fmt.Errorf("detach volume %s: %w", q.Volume, err)
 	}
 	if q.Force {

@@ -55,8 +55,8 @@ func newCaller(socket string) caller {
 	}}}
 }
 
-// errNoAgent: nobody listens on the socket.
-var errNoAgent = errors.New("nobody answers on the socket")
+// ErrNoAgent: nobody listens on the socket.
+var ErrNoAgent = errors.New("nobody answers on the socket")
 
 // call sends in, if not nil, and decodes the answer into out, if not nil.
 func (c caller) call(ctx context.Context, path string, in, out any) error {
@@ -74,7 +74,7 @@ func (c caller) call(ctx context.Context, path string, in, out any) error {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNoAgent, err)
+		return fmt.Errorf("%w: %w", ErrNoAgent, err)
 	}
 	defer resp.Body.Close()
 	d := json.NewDecoder(io.LimitReader(resp.Body, maxBody))
@@ -102,7 +102,7 @@ func (c caller) wait(ctx context.Context, path string) error {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNoAgent, err)
+		return fmt.Errorf("%w: %w", ErrNoAgent, err)
 	}
 	defer resp.Body.Close()
 	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody))

@@ -1,0 +1,170 @@
+package controller
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"regexp"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/csi/capability"
+	"github.com/cask-storage/cask/csi/identity"
+)
+
+const (
+	mib         = 1 << 20
+	defaultSize = 1 << 30
+	maxSize     = 1 << 50
+	maxCSIName  = 128
+	// maxObjectName leaves room in a Service's name for what the operator
+	// appends.
+	maxObjectName = 52
+)
+
+// NameAnnotation holds the CSI name of a Volume whose object name is not it.
+const NameAnnotation = "cask.storage/csi-name"
+
+var objectNameShape = regexp.MustCompile(`^[a-z]([-a-z0-9]*[a-z0-9])?$`)
+
+// objectName is the CSI name itself where it can be, as all that the
+// provisioner makes are (pvc-<uid>), and a hash of it otherwise.
+func objectName(name string) string {
+	if len(name) <= maxObjectName && objectNameShape.MatchString(name) {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return "cask-" + hex.EncodeToString(sum[:16])
+}
+
+// wanted is a CreateVolume request, checked.
+type wanted struct {
+	name        string // of the object
+	csiName     string
+	params      Params
+	size, limit int64 // size rounded up; limit 0: none
+	required    int64
+	preferred   string // node
+	claim       claim
+}
+
+// claim is the PVC, when the provisioner says so.
+type claim struct{ namespace, name string }
+
+func parseCreate(q *csi.CreateVolumeRequest) (wanted, error) {
+	w := wanted{csiName: q.GetName(), name: objectName(q.GetName())}
+	if q.GetName() == "" || len(q.GetName()) > maxCSIName {
+		return w, invalid("a volume name of 1 to %d bytes is wanted, this one has %d", maxCSIName, len(q.GetName()))
+	}
+	if err := capability.Check(q.GetVolumeCapabilities()); err != nil {
+		return w, invalid("volume %s: %v", w.csiName, err)
+	}
+	if q.GetVolumeContentSource() != nil {
+		return w, invalid("volume %s: snapshots and clones are not supported yet; leave the data source out of the PVC", w.csiName)
+	}
+	if len(q.GetMutableParameters()) > 0 {
+		return w, invalid("volume %s: VolumeAttributesClass is not supported yet; leave it out of the PVC", w.csiName)
+	}
+	var err error
+	if w.params, err = ParseParams(q.GetParameters()); err != nil {
+		return w, invalid("volume %s: %v", w.csiName, err)
+	}
+	if err := w.capacity(q.GetCapacityRange()); err != nil {
+		return w, err
+	}
+	w.preferred = preferredNode(q.GetAccessibilityRequirements())
+	w.claim = claim{q.GetParameters()[sidecarPrefix+"pvc/namespace"], q.GetParameters()[sidecarPrefix+"pvc/name"]}
+	return w, nil
+}
+
+func (w *wanted) capacity(r *csi.CapacityRange) error {
+	w.required, w.limit = r.GetRequiredBytes(), r.GetLimitBytes()
+	if w.required < 0 || w.limit < 0 || (w.limit > 0 && w.limit < w.required) {
+		return status.Errorf(codes.OutOfRange, "volume %s: a capacity range of %d to %d bytes is empty", w.csiName, w.required, w.limit)
+	}
+	w.size = w.required
+	if w.size == 0 {
+		w.size = defaultSize
+		if w.limit > 0 {
+			w.size = min(w.size, w.limit/mib*mib)
+		}
+	}
+	if w.size > maxSize {
+		return status.Errorf(codes.OutOfRange, "volume %s: %d bytes are more than the largest volume, %d", w.csiName, w.size, int64(maxSize))
+	}
+	w.size = (w.size + mib - 1) / mib * mib
+	if w.size == 0 || (w.limit > 0 && w.size > w.limit) {
+		return status.Errorf(codes.OutOfRange, "volume %s: no multiple of 1Mi lies between %d and %d bytes; raise the limit", w.csiName, w.required, w.limit)
+	}
+	return nil
+}
+
+func preferredNode(r *csi.TopologyRequirement) string {
+	for _, t := range r.GetPreferred() {
+		if n := t.GetSegments()[identity.TopologyKey]; n != "" {
+			return n
+		}
+	}
+	return ""
+}
+
+// object is the Volume to create.
+func (w wanted) object() *v1alpha1.Volume {
+	v := &v1alpha1.Volume{ObjectMeta: metav1.ObjectMeta{Name: w.name}}
+	if w.csiName != w.name {
+		v.Annotations = map[string]string{NameAnnotation: w.csiName}
+	}
+	v.Spec = v1alpha1.VolumeSpec{
+		Size:          *resource.NewQuantity(w.size, resource.BinarySI),
+		Replicas:      w.params.Replicas,
+		Consistency:   w.params.Consistency,
+		Durability:    w.params.Durability,
+		Compression:   w.params.Compression,
+		Pool:          w.params.Pool,
+		PreferredNode: w.preferred,
+	}
+	if w.params.PoolSelector != nil {
+		v.Spec.PoolSelector = &metav1.LabelSelector{MatchLabels: w.params.PoolSelector}
+	}
+	return v
+}
+
+// differs names the first thing that keeps v from being what is wanted.
+func (w wanted) differs(v *v1alpha1.Volume) string {
+	size := v.Spec.Size.Value()
+	if size < w.required || (w.limit > 0 && size > w.limit) {
+		return fmt.Sprintf("its size is %d bytes, wanted are %d to %d", size, w.required, w.limit)
+	}
+	if own := v.Annotations[NameAnnotation]; own != "" && own != w.csiName {
+		return fmt.Sprintf("it was made for the name %s", own)
+	}
+	var selector map[string]string
+	if v.Spec.PoolSelector != nil {
+		selector = v.Spec.PoolSelector.MatchLabels
+	}
+	if !maps.Equal(selector, w.params.PoolSelector) {
+		return fmt.Sprintf("its %s is %v, wanted is %v", ParamPoolSelector, selector, w.params.PoolSelector)
+	}
+	for _, c := range []struct{ what, have, want string }{
+		{ParamReplicas, fmt.Sprint(v.Spec.Replicas), fmt.Sprint(w.params.Replicas)},
+		{ParamConsistency, v.Spec.Consistency, w.params.Consistency},
+		{ParamDurability, v.Spec.Durability, w.params.Durability},
+		{ParamCompression, v.Spec.Compression, w.params.Compression},
+		{ParamPool, v.Spec.Pool, w.params.Pool},
+	} {
+		if c.have != c.want {
+			return fmt.Sprintf("its %s is %q, wanted is %q", c.what, c.have, c.want)
+		}
+	}
+	return ""
+}
+
+func invalid(format string, args ...any) error {
+	return status.Errorf(codes.InvalidArgument, format, args...)
+}

@@ -1,0 +1,283 @@
+//go:build linux
+
+// Package node is the CSI Node service: it asks the attach agent for devices
+// and mounts them.
+//
+//	Stage    attach → /dev/…, format if blank, check, mount at the staging path
+//	Publish  bind mount of the staging path, or of the device node
+//
+// # State
+//
+// Server keeps none: what is attached the agent knows, what is mounted the
+// mount table says. So a restart of this process disturbs nothing, and every
+// call finds out where an earlier one, or a crash, left off. A staging mount
+// whose device is not the volume's present attachment is stale, and replaced.
+//
+// # Concurrency
+//
+// Use Server through Locked, which runs one call at a time for each volume.
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/cask-storage/cask/csi/capability"
+	"github.com/cask-storage/cask/csi/identity"
+	"github.com/cask-storage/cask/csi/internal/mount"
+	"github.com/cask-storage/cask/csi/publishcontext"
+	"github.com/cask-storage/cask/pkg/attach/agent"
+)
+
+// Attacher gives volumes devices on this node: the attach agent's client.
+type Attacher interface {
+	Attach(ctx context.Context, s agent.Spec) (agent.Info, error)
+	// Detach of what is not attached is no error.
+	Detach(ctx context.Context, q agent.DetachRequest) error
+	Get(ctx context.Context, volume string) (agent.Info, bool, error)
+}
+
+// Options are a Server's.
+type Options struct {
+	Node       string
+	MaxVolumes int64
+	Attacher   Attacher
+	// Attached is told of each new attachment, with what to say of it; nil
+	// when nobody wants to know.
+	Attached func(volume, message string)
+	Log      *slog.Logger
+}
+
+// Server is the Node service. Use it through Locked.
+type Server struct {
+	csi.UnimplementedNodeServer
+	opt    Options
+	mounts mounts
+}
+
+// mounts is package mount, or a stand-in for it.
+type mounts interface {
+	At(path string) (mount.Mount, bool, error)
+	DeviceOf(path string) (mount.Device, error)
+	FormatAndMount(r mount.Request) error
+	Bind(r mount.Request) error
+	Remove(path string) error
+	UsageOf(path string) (mount.Usage, error)
+}
+
+type hostMounts struct{}
+
+func (hostMounts) At(path string) (mount.Mount, bool, error)  { return mount.At(path) }
+func (hostMounts) DeviceOf(path string) (mount.Device, error) { return mount.DeviceOf(path) }
+func (hostMounts) FormatAndMount(r mount.Request) error       { return mount.FormatAndMount(r) }
+func (hostMounts) Bind(r mount.Request) error                 { return mount.Bind(r) }
+func (hostMounts) Remove(path string) error                   { return mount.Remove(path) }
+func (hostMounts) UsageOf(path string) (mount.Usage, error)   { return mount.UsageOf(path) }
+
+// New makes a Server of this host.
+func New(o Options) *Server { return &Server{opt: o, mounts: hostMounts{}} }
+
+// NodeGetCapabilities tells what is here.
+func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+	r := &csi.NodeGetCapabilitiesResponse{}
+	for _, c := range []csi.NodeServiceCapability_RPC_Type{
+		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
+		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+	} {
+		r.Capabilities = append(r.Capabilities, &csi.NodeServiceCapability{
+			Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: c}},
+		})
+	}
+	return r, nil
+}
+
+// NodeGetInfo tells who this node is.
+func (s *Server) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{
+		NodeId: s.opt.Node, MaxVolumesPerNode: s.opt.MaxVolumes,
+		AccessibleTopology: &csi.Topology{Segments: map[string]string{identity.TopologyKey: s.opt.Node}},
+	}, nil
+}
+
+// NodeStageVolume attaches a volume and, unless it is a raw block volume,
+// mounts its file system at the staging path.
+func (s *Server) NodeStageVolume(ctx context.Context, q *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+	if q.GetVolumeId() == "" || q.GetStagingTargetPath() == "" {
+		return nil, invalid("a volume ID and a staging path are wanted")
+	}
+	if err := capability.CheckOne(q.GetVolumeCapability()); err != nil {
+		return nil, invalid("volume %s: %v", q.GetVolumeId(), err)
+	}
+	spec, err := s.spec(q)
+	if err != nil {
+		return nil, err
+	}
+	staged, err := s.staged(ctx, spec, q.GetStagingTargetPath())
+	if err != nil {
+		return nil, err
+	}
+	ok := &csi.NodeStageVolumeResponse{}
+	if staged {
+		return ok, nil
+	}
+	info, fresh, err := s.attach(ctx, spec)
+	if err != nil || q.GetVolumeCapability().GetBlock() != nil {
+		return ok, err
+	}
+	if err := s.mount(q, info); err != nil {
+		if fresh {
+			s.undo(ctx, spec.Volume)
+		}
+		return nil, err
+	}
+	return ok, nil
+}
+
+// spec is what the controller said about the way to the volume.
+func (s *Server) spec(q *csi.NodeStageVolumeRequest) (agent.Spec, error) {
+	c, err := publishcontext.Parse(q.GetPublishContext())
+	if err != nil {
+		return agent.Spec{}, invalid("volume %s: %v", q.GetVolumeId(), err)
+	}
+	return agent.Spec{
+		Volume: q.GetVolumeId(), Address: c.Address, NQN: c.NQN, NSID: c.NSID, ReadOnly: c.ReadOnly,
+		HostNQN: publishcontext.HostNQN(s.opt.Node, c.Attachment),
+	}, nil
+}
+
+// staged says that the staging mount is there and is the volume's; one that is
+// not is taken away.
+func (s *Server) staged(ctx context.Context, spec agent.Spec, path string) (bool, error) {
+	m, mounted, err := s.mounts.At(path)
+	if err != nil {
+		return false, status.Errorf(codes.Internal, "volume %s: %v", spec.Volume, err)
+	}
+	if !mounted {
+		return false, nil
+	}
+	info, attached, err := s.opt.Attacher.Get(ctx, spec.Volume)
+	if err != nil {
+		return false, fromAgent(err, spec.Volume)
+	}
+	if attached && info.Spec == spec {
+		d, err := s.mounts.DeviceOf(info.Device)
+		if err == nil && d == m.Device {
+			return true, nil
+		}
+	}
+	s.opt.Log.Warn("replacing a stale staging mount", "volume", spec.Volume, "path", path, "attached", attached, "attachment", info.Spec.HostNQN)
+	if attached && info.Spec != spec {
+		// The volume was given to this node anew: the old host is not
+		// admitted any more and its last writes must not be waited for.
+		if err := s.opt.Attacher.Detach(ctx, agent.DetachRequest{Volume: spec.Volume, Force: info.Link.Refused}); err != nil && !errors.Is(err, agent.ErrBusy) {
+			return false, fromAgent(err, spec.Volume)
+		}
+	}
+	if err := s.mounts.Remove(path); err != nil {
+		return false, status.Errorf(codes.Internal, "volume %s: a stale staging mount is in the way: %v", spec.Volume, err)
+	}
+	return false, nil
+}
+
+func (s *Server) attach(ctx context.Context, spec agent.Spec) (info agent.Info, fresh bool, err error) {
+	_, attached, err := s.opt.Attacher.Get(ctx, spec.Volume)
+	if err != nil {
+		return info, false, fromAgent(err, spec.Volume)
+	}
+	info, err = s.opt.Attacher.Attach(ctx, spec)
+	if err != nil {
+		return info, false, fromAgent(err, spec.Volume)
+	}
+	message := "attached to node " + s.opt.Node + " as " + info.Device + " by " + info.Path + ": " + info.Why
+	s.opt.Log.Info("volume "+message, "volume", spec.Volume)
+	if !attached && s.opt.Attached != nil {
+		s.opt.Attached(spec.Volume, message)
+	}
+	return info, !attached, nil
+}
+
+func (s *Server) mount(q *csi.NodeStageVolumeRequest, info agent.Info) error {
+	err := s.mounts.FormatAndMount(mount.Request{
+		Source: info.Device, Target: q.GetStagingTargetPath(), FSType: capability.FileSystem(q.GetVolumeCapability()),
+		Options: q.GetVolumeCapability().GetMount().GetMountFlags(), ReadOnly: info.Spec.ReadOnly,
+	})
+	if errors.Is(err, mount.ErrFormat) {
+		return status.Errorf(codes.FailedPrecondition, "volume %s: %v; use the StorageClass parameter csi.storage.k8s.io/fstype it was made with, or wipe it", q.GetVolumeId(), err)
+	}
+	if err != nil {
+		return status.Errorf(codes.Internal, "volume %s: %v", q.GetVolumeId(), err)
+	}
+	return nil
+}
+
+// undo detaches after a stage that failed, for the kubelet may not come back
+// to unstage it.
+func (s *Server) undo(ctx context.Context, volume string) {
+	if err := s.opt.Attacher.Detach(context.WithoutCancel(ctx), agent.DetachRequest{Volume: volume}); err != nil {
+		s.opt.Log.Warn("left attached after a stage that failed", "volume", volume, "err", err)
+	}
+}
+
+// NodeUnstageVolume unmounts and detaches.
+func (s *Server) NodeUnstageVolume(ctx context.Context, q *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+	if q.GetVolumeId() == "" || q.GetStagingTargetPath() == "" {
+		return nil, invalid("a volume ID and a staging path are wanted")
+	}
+	info, attached, err := s.opt.Attacher.Get(ctx, q.GetVolumeId())
+	if err != nil {
+		return nil, fromAgent(err, q.GetVolumeId())
+	}
+	refused := attached && info.Link.Refused
+	if refused {
+		// The volume belongs to another node by now: what is unwritten
+		// here can never be written, and an unmount would wait for it.
+		s.opt.Log.Warn("failing I/O: the target does not admit this node any more", "volume", q.GetVolumeId())
+		if err := s.opt.Attacher.Detach(ctx, agent.DetachRequest{Volume: q.GetVolumeId(), Force: true}); err != nil {
+			return nil, fromAgent(err, q.GetVolumeId())
+		}
+	}
+	if err := s.mounts.Remove(q.GetStagingTargetPath()); err != nil {
+		return nil, unmountError(q.GetVolumeId(), err)
+	}
+	if err := s.opt.Attacher.Detach(ctx, agent.DetachRequest{Volume: q.GetVolumeId()}); err != nil {
+		return nil, fromAgent(err, q.GetVolumeId())
+	}
+	return &csi.NodeUnstageVolumeResponse{}, nil
+}
+
+func unmountError(volume string, err error) error {
+	if errors.Is(err, mount.ErrBusy) {
+		return status.Errorf(codes.FailedPrecondition, "volume %s: %v; end what uses it", volume, err)
+	}
+	return status.Errorf(codes.Internal, "volume %s: %v", volume, err)
+}
+
+// fromAgent gives an agent's error its CSI code; all are retried by the
+// kubelet.
+func fromAgent(err error, volume string) error {
+	code := codes.Internal
+	switch {
+	case errors.Is(err, agent.ErrInvalid):
+		code = codes.InvalidArgument
+	case errors.Is(err, agent.ErrBusy):
+		code = codes.Aborted
+	case errors.Is(err, agent.ErrRefused):
+		code = codes.FailedPrecondition
+	case errors.Is(err, agent.ErrUnreachable):
+		code = codes.Unavailable
+	case errors.Is(err, agent.ErrNoAgent):
+		return status.Errorf(codes.Unavailable, "volume %s: the attach agent does not answer: %v; see the pod cask-attach of this node in cask-system", volume, err)
+	}
+	return status.Errorf(code, "volume %s: %v", volume, err)
+}
+
+func invalid(format string, args ...any) error {
+	return status.Errorf(codes.InvalidArgument, format, args...)
+}

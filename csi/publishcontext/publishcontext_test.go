@@ -1,0 +1,33 @@
+package publishcontext
+
+import (
+	"errors"
+	"maps"
+	"testing"
+)
+
+func TestRoundTrip(t *testing.T) {
+	for _, c := range []Context{
+		{Address: "10.0.0.1:4420", NQN: VolumeNQN("pvc-1"), NSID: NSID, Attachment: "A", ReadOnly: true},
+		{Address: "[::1]:4420", NQN: "n", NSID: 7, Attachment: "b"},
+	} {
+		got, err := Parse(c.Map())
+		if err != nil || got != c {
+			t.Errorf("%+v became %+v, %v", c, got, err)
+		}
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	good := Context{Address: "a:1", NQN: "n", NSID: 1, Attachment: "x"}.Map()
+	for key, value := range map[string]string{"address": "", "nqn": "", "nsid": "x", "attachment": "", "readOnly": "perhaps"} {
+		m := maps.Clone(good)
+		m[key] = value
+		if _, err := Parse(m); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s=%q: %v", key, value, err)
+		}
+	}
+	if _, err := Parse(nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("nil: %v", err)
+	}
+}

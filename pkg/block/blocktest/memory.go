@@ -9,9 +9,9 @@
 package blocktest
 
 import (
-	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
 )
@@ -22,6 +22,9 @@ type Options struct {
 	// Workers complete requests from goroutines of their own; 0 completes
 	// them within Submit.
 	Workers int
+	// Delay, when set, is asked how long each request is to wait before it
+	// is executed.
+	Delay func() time.Duration
 	// Queue bounds the requests in flight when there are Workers; Submit
 	// blocks beyond it. 0 is 128.
 	Queue int
@@ -175,6 +178,12 @@ func (m *Memory) run(r *block.Request) {
 		case <-m.closed:
 		}
 	}
+	if m.opts.Delay != nil {
+		select {
+		case <-time.After(m.opts.Delay()):
+		case <-m.closed:
+		}
+	}
 	r.Done(r, m.execute(r))
 }
 
@@ -237,15 +246,12 @@ func (m *Memory) faultLocked(r *block.Request) error {
 	return nil
 }
 
-// errTwice is returned by a second Close.
-var errTwice = errors.New("memory device is closed already")
-
-// Close fails what is in flight and waits for it.
+// Close fails what is in flight and waits for it. A second Close does nothing.
 func (m *Memory) Close() error {
 	m.mu.Lock()
 	if m.isClosed {
 		m.mu.Unlock()
-		return errTwice
+		return nil
 	}
 	m.isClosed = true
 	close(m.closed)

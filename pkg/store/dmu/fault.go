@@ -1,0 +1,17 @@
+//go:build cgo && linux
+
+package dmu
+
+// #include "shim.h"
+import "C"
+
+// The calls of extents' files that setFaults can make fail.
+const (
+	faultWrites  = 1
+	faultReads   = 2
+	faultFlushes = 4
+)
+
+// setFaults makes calls on the files of all extents fail with EIO from now
+// on, for tests.
+func setFaults(kinds int) { C.cask_file_fault(C.int(kinds)) }

@@ -1,0 +1,153 @@
+//go:build cgo && linux
+
+package dmu_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
+	"github.com/cask-storage/cask/pkg/store/dmu"
+)
+
+const aloneEnv = "DMU_TEST_ALONE"
+
+// alone runs the rest of a test in a process of its own: what it does to ZFS
+// ends with the process.
+func alone(t *testing.T) {
+	t.Helper()
+	if os.Getenv(aloneEnv) == t.Name() {
+		return
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), aloneEnv+"="+t.Name())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "_test.go") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+	t.SkipNow()
+}
+
+// A pool that ZFS suspends is an error at once, not a hang.
+func TestSuspended(t *testing.T) {
+	alone(t)
+	s := create(t, extent(t, 64*mib))
+	if err := s.Apply([]store.Op{writeOp(1, 0, random(4096))}); err != nil {
+		t.Fatal(err)
+	}
+	dmu.SetFaults(dmu.FaultWrites)
+	began := time.Now()
+	err := s.Apply([]store.Op{writeOp(2, 0, random(4096))})
+	if err == nil {
+		err = s.Flush()
+	}
+	if !errors.Is(err, store.ErrSuspended) {
+		t.Fatalf("flush to a failing extent: %v, want store.ErrSuspended", err)
+	}
+	t.Logf("suspended after %v", time.Since(began))
+	if err := s.Flush(); !errors.Is(err, store.ErrSuspended) {
+		t.Fatalf("flush after it: %v", err)
+	}
+	if err := s.Apply([]store.Op{writeOp(3, 0, random(4096))}); !errors.Is(err, store.ErrSuspended) {
+		t.Fatalf("apply after it: %v", err)
+	}
+	if err := s.Close(); !errors.Is(err, store.ErrSuspended) {
+		t.Fatalf("close: %v", err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("that took %v", took)
+	}
+	fmt.Println("--- PASS: the suspended pool ends with the process")
+	os.Exit(0)
+}
+
+// A failed flush of the extent is never forgotten.
+func TestFlushErrorSticks(t *testing.T) {
+	alone(t)
+	o := extent(t, 64*mib)
+	s := create(t, o)
+	if err := s.Apply([]store.Op{writeOp(1, 0, random(4096))}); err != nil {
+		t.Fatal(err)
+	}
+	dmu.SetFaults(dmu.FaultFlushes)
+	if err := s.Flush(); !errors.Is(err, store.ErrIO) {
+		t.Fatalf("flush to a failing extent: %v, want store.ErrIO", err)
+	}
+	dmu.SetFaults(0)
+	if err := s.Flush(); !errors.Is(err, store.ErrIO) {
+		t.Fatalf("flush after it: %v, want store.ErrIO", err)
+	}
+	if err := s.Close(); !errors.Is(err, store.ErrIO) {
+		t.Fatalf("close: %v, want store.ErrIO", err)
+	}
+	s = open(t, o)
+	if err := s.Flush(); err != nil {
+		t.Fatalf("flush after opening again: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The process stays within Options.Memory.
+func TestMemoryBound(t *testing.T) {
+	alone(t)
+	const span, step = 1200 * mib, 256 << 10
+	o := extent(t, span)
+	o.Memory = 384 * mib
+	s := create(t, o)
+	rng := rand.New(rand.NewSource(1))
+	data := make([]byte, step)
+	began := time.Now()
+	for off := uint64(0); off < span; off += step {
+		rng.Read(data)
+		if err := s.Apply([]store.Op{writeOp(history.Seq(off+1), off, data)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	wrote := time.Since(began)
+	began = time.Now()
+	for range 4000 {
+		if err := s.ReadAt(data[:64<<10], uint64(rng.Intn(span-64<<10))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("wrote %d MiB in %v, read 250 MiB in %v, %s", span/mib, wrote, time.Since(began), peak(t, o.Memory))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// peak is the most memory the process ever had resident.
+func peak(t *testing.T, limit uint64) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kib uint64
+	for line := range strings.Lines(string(b)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			break
+		}
+	}
+	if kib == 0 || kib<<10 > limit {
+		t.Errorf("peak RSS is %d MiB, more than %d", kib>>10, limit/mib)
+	}
+	return fmt.Sprintf("peak RSS %d MiB", kib>>10)
+}

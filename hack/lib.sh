@@ -43,9 +43,10 @@ cached() {
   (
     flock 9
     [ -e "$file" ] && exit
-    tmp=$file.tmp.$$
+    tmp=$file.tmp.$BASHPID
     trap 'rm -rf "$tmp"' EXIT
-    "$@" "$tmp" && mv "$tmp" "$file"
+    "$@" "$tmp" # not in a condition: there, set -e would not hold inside
+    mv "$tmp" "$file"
   ) 9>"$file.lock"
 }
 

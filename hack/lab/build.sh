@@ -2,7 +2,7 @@
 # build.sh: builds what the lab cluster runs, cached by content under
 # ${CASK_CACHE:-~/.cache/cask}: the Kubernetes multi-call binary, the CSI
 # sidecars, and the lab's own small programs.
-#   build.sh kube|sidecars|tools    prints the path of the result as its last line
+#   build.sh kube|sidecars|tools    prints the folder of the result
 set -euo pipefail
 . "$(dirname "$0")/../lib.sh"
 LAB=$ROOT/hack/lab
@@ -24,8 +24,12 @@ build_kube() {
   local prefix=k8s.io/component-base/version minor
   minor=$(cut -d. -f2 <<<"$KUBE_VERSION")
   step "building Kubernetes $KUBE_VERSION and etcd (about 15 CPU minutes, once)"
-  go_build "$LAB/kube" "$1" -tags providerless,grpcnotrace -ldflags "-s -w -X $prefix.gitVersion=v$KUBE_VERSION \
+  mkdir -p "$1"
+  go_build "$LAB/kube" "$1/kube" -tags providerless,grpcnotrace -ldflags "-s -w -X $prefix.gitVersion=v$KUBE_VERSION \
     -X $prefix.gitMajor=1 -X $prefix.gitMinor=$minor -X $prefix.gitTreeState=clean -X $prefix.buildDate=2026-01-01T00:00:00Z" .
+  for program in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
+    ln -s kube "$1/$program"
+  done
 }
 
 build_sidecars() {
@@ -48,6 +52,7 @@ main() {
   esac
   out=$CACHE/$1/$key
   cached "$out" "build_$1" >&2
+  ln -sfn "$key" "$CACHE/$1/bin" # the newest, by a fixed name
   echo "$out"
 }
 

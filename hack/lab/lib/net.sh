@@ -37,7 +37,10 @@ node_network_down() {
   ip netns del "$(node_namespace "$1")" 2>/dev/null || true
 }
 
-control_network_down() { ip netns del "$NAME" 2>/dev/null || true; }
+control_network_down() {
+  ip netns del "$NAME" 2>/dev/null || true
+  rmdir /run/netns 2>/dev/null || { [ -z "$(ls /run/netns)" ] && umount /run/netns && rmdir /run/netns; } 2>/dev/null || true
+}
 
 # node_link I up|down joins the node to the network or cuts it off.
 node_link() { ip -n "$NAME" link set "node$1" "$2"; }

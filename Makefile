@@ -1,0 +1,76 @@
+# Cask. `make help` lists what can be made.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# Every folder of cmd/ is a program; only the replica links ZFS, through cgo.
+COMMANDS := $(notdir $(patsubst %/,%,$(dir $(wildcard cmd/*/main.go))))
+program = $(if $(filter kubectl-cask,$(1)),cask,cask-$(1))
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what is needed from the distribution (root)
+	@hack/setup.sh
+
+.PHONY: build
+build: $(addprefix build-,$(COMMANDS)) ## compile every program into bin/
+
+.PHONY: $(addprefix build-,$(COMMANDS))
+$(addprefix build-,$(COMMANDS)): build-%:
+	@hack/build.sh $* bin/$(call program,$*) "$(VERSION)"
+
+.PHONY: generate
+generate: ## make generated code, CRDs, RBAC and manifests again
+	go generate ./...
+
+.PHONY: lint
+lint: ## formatting, vet with and without cgo, static analysis, the style rules
+	@hack/lint.sh
+
+.PHONY: kube
+kube: ## build the lab's Kubernetes (cached)
+	@hack/lab/build.sh kube
+
+.PHONY: images
+images: build ## build the container images into archives (cached)
+	@hack/images.sh
+
+.PHONY: lab-up
+lab-up: setup ## start a three-node Kubernetes on this machine
+	@hack/lab/lab up $(NODES)
+
+.PHONY: lab-down
+lab-down: ## stop it and remove every trace
+	@hack/lab/lab down
+
+.PHONY: test
+test: ## everything that matters, unit tests to cluster (root)
+	@hack/test.sh
+
+.PHONY: unit
+unit: ## the stages of test that need no cluster
+	@hack/test.sh unit
+
+.PHONY: e2e
+e2e: ## the stage of test that needs a lab cluster only
+	@hack/test.sh e2e
+
+.PHONY: sim
+sim: ## the replication core against its simulator, for long (ROUNDS=20000 SEED=1)
+	@hack/sim.sh
+
+.PHONY: demo
+demo: ## one volume from nothing to a killed node, on this machine (CLUSTER=existing: the current context)
+	@hack/demo.sh up
+
+.PHONY: demo-down
+demo-down: ## remove all that demo made
+	@hack/demo.sh down
+
+.PHONY: clean
+clean: ## remove bin/ (caches stay in ~/.cache/cask)
+	rm -rf bin

@@ -201,9 +201,43 @@ func (c *Core) load() {
 }
 
 func (c *Core) halt(err error) {
-	c.phase, c.stop = Stopped, err
+	c.stop = err
+	c.Close(block.ErrFenced)
 	c.act(Action{Kind: ActStop, Err: err})
 }
+
+// Close ends the core: every request completes with err, and nothing is sent
+// any more.
+func (c *Core) Close(err error) {
+	c.phase = Stopped
+	c.reads.requeue()
+	c.flushes.requeue()
+	for i := range c.log.entries {
+		if e := &c.log.entries[i]; e.req != nil {
+			c.waiting = append(c.waiting, e.req)
+			e.req = nil
+		}
+	}
+	for _, rs := range [][]*Request{c.waiting, c.reads.waiting, c.flushes.waiting} {
+		for _, r := range rs {
+			c.complete(r, err)
+		}
+	}
+	c.waiting, c.reads.waiting, c.flushes.waiting = nil, nil, nil
+}
+
+// Idle reports whether no request is under way and every replica that counts
+// has every operation: the time to stop.
+func (c *Core) Idle() bool {
+	if c.phase != Serving || len(c.waiting)+len(c.reads.waiting)+len(c.reads.sent)+len(c.reads.parked) > 0 ||
+		len(c.flushes.waiting)+len(c.flushes.rounds) > 0 {
+		return false
+	}
+	return c.every(func(p *peer) bool { return p.state == down || p.state == failed || p.acked == c.last })
+}
+
+// Record is the record of this core's epoch.
+func (c *Core) Record() Record { return c.rec }
 
 // Loaded is the answer to ActLoad.
 func (c *Core) Loaded(now Time, rec Record, err error) {

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/cask-storage/cask/pkg/local"
+	"github.com/cask-storage/cask/pkg/quorum"
+)
+
+// localCommand runs a volume on this machine without Kubernetes.
+func localCommand(*cluster) *cobra.Command {
+	c := &cobra.Command{Use: "local", Short: "Run a volume on this machine, without Kubernetes"}
+	dir := c.PersistentFlags().String("dir", "", "directory of the volume (default the one started last)")
+	c.PersistentPreRunE = func(*cobra.Command, []string) error {
+		d, err := local.ResolveDir(*dir)
+		*dir = d
+		return err
+	}
+	c.AddCommand(localUp(dir), localDown(dir), localStatus(dir), localAttach(dir), localDetach(dir), localSupervise(dir), localServe(dir))
+	return c
+}
+
+// start is how a background process of this binary is started.
+func start(dir, sub string) (local.Options, error) {
+	exe, err := os.Executable()
+	return local.Options{Dir: dir, Exe: exe, Args: []string{"local", sub, "--dir=" + dir}}, err
+}
+
+func localUp(dir *string) *cobra.Command {
+	var size string
+	var asJSON bool
+	spec := local.Spec{Name: "local"}
+	c := &cobra.Command{Use: "up", Short: "Start the volume, making it the first time", Args: cobra.NoArgs}
+	f := c.Flags()
+	f.IntVar(&spec.Replicas, "replicas", 3, "number of replicas, each a process of its own")
+	f.StringVar(&size, "size", "4Gi", "size of the volume")
+	f.StringVar((*string)(&spec.Consistency), "consistency", string(quorum.Quorum), "quorum or all")
+	f.StringVar(&spec.Durability, "durability", "flush", "flush or always")
+	f.StringVar(&spec.Compression, "compression", "lz4", "lz4 or off")
+	f.BoolVar(&asJSON, "json", false, "print the state as JSON")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		q, err := resource.ParseQuantity(size)
+		if err != nil || q.Sign() <= 0 {
+			return fmt.Errorf("--size %q is not a size such as 4Gi", size)
+		}
+		spec.Size = uint64(q.Value())
+		o, err := start(*dir, "supervise")
+		if err != nil {
+			return err
+		}
+		o.Spec = spec
+		o.Progress = func(format string, args ...any) { fmt.Fprintf(c.ErrOrStderr(), format+"\n", args...) }
+		st, err := local.Up(c.Context(), o)
+		if err != nil {
+			return err
+		}
+		return printState(c, st, asJSON)
+	}
+	return c
+}
+
+func printState(c *cobra.Command, st local.State, asJSON bool) error {
+	out := c.OutOrStdout()
+	if asJSON {
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		return e.Encode(st)
+	}
+	fmt.Fprintf(out, "volume    %s, %d bytes, in %s\n", st.Name, st.Size, st.Dir)
+	fmt.Fprintf(out, "NVMe/TCP  %s  %s  namespace %d\n", st.NVMe.Addr, st.NVMe.NQN, st.NVMe.NSID)
+	fmt.Fprintf(out, "metrics   %s\n", st.Metrics)
+	fmt.Fprintf(out, "processes target %d, replicas %v\n", st.PIDs.Target, st.PIDs.Replicas)
+	if st.Device != "" {
+		fmt.Fprintf(out, "device    %s\n", st.Device)
+	}
+	_, err := fmt.Fprintf(out, "next      cask local attach --dir %s   (a block device)\n          cask local down --dir %s     (stop; the data stays)\n", st.Dir, st.Dir)
+	return err
+}
+
+// bounded gives a command that stops something a minute.
+func bounded(c *cobra.Command) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(c.Context(), time.Minute)
+}
+
+func localDown(dir *string) *cobra.Command {
+	return &cobra.Command{Use: "down", Short: "Stop the volume; its data stays", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		ctx, cancel := bounded(c)
+		defer cancel()
+		err := local.Down(ctx, *dir)
+		if errors.Is(err, local.ErrNotRunning) {
+			fmt.Fprintf(c.ErrOrStderr(), "nothing runs in %s\n", *dir)
+			return nil
+		}
+		return err
+	}}
+}
+
+func localStatus(dir *string) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{Use: "status", Short: "Say where the volume is and which processes it has", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		st, err := local.ReadState(*dir)
+		if err != nil {
+			return err
+		}
+		return printState(c, st, asJSON)
+	}}
+	c.Flags().BoolVar(&asJSON, "json", false, "print the state as JSON")
+	return c
+}
+
+func localAttach(dir *string) *cobra.Command {
+	return &cobra.Command{Use: "attach", Short: "Give the volume a block device", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		o, err := start(*dir, "serve-attach")
+		if err != nil {
+			return err
+		}
+		dev, err := local.Attach(c.Context(), o)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(c.OutOrStdout(), dev)
+		return err
+	}}
+}
+
+func localDetach(dir *string) *cobra.Command {
+	return &cobra.Command{Use: "detach", Short: "Take the block device away", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		ctx, cancel := bounded(c)
+		defer cancel()
+		return local.Detach(ctx, *dir)
+	}}
+}
+
+func localSupervise(dir *string) *cobra.Command {
+	return &cobra.Command{Use: "supervise", Hidden: true, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		exe, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		return local.Supervise(c.Context(), *dir, filepath.Dir(exe))
+	}}
+}
+
+func localServe(dir *string) *cobra.Command {
+	return &cobra.Command{Use: "serve-attach", Hidden: true, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		return local.ServeAttach(c.Context(), *dir)
+	}}
+}

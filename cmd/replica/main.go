@@ -1,0 +1,114 @@
+// Command cask-replica keeps one copy of one volume on an extent.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/cask-storage/cask/pkg/ioc"
+	"github.com/cask-storage/cask/pkg/replica"
+	"github.com/cask-storage/cask/pkg/store"
+	"github.com/cask-storage/cask/pkg/store/dmu"
+)
+
+type options struct {
+	replica.Identity
+	listen, health string
+	socket, dir    string
+	memory         uint64
+	compression    string
+}
+
+func parse() options {
+	var o options
+	flag.StringVar(&o.Volume, "volume", "", "name of the volume")
+	flag.StringVar(&o.Replica, "replica", "", "ID of the replica within the volume")
+	flag.StringVar(&o.listen, "listen", ":4500", "address for targets")
+	flag.StringVar(&o.health, "health", "", "address of /healthz, /readyz; none when empty")
+	flag.StringVar(&o.socket, "ioc", "", "socket of the IO container; when empty the pool directory is used directly")
+	flag.StringVar(&o.dir, "pool-dir", "", "pool directory, as seen by this process")
+	flag.Uint64Var(&o.memory, "memory", dmu.DefaultMemory, "bytes this process may take")
+	flag.StringVar(&o.compression, "compression", "lz4", "lz4 or off, of a volume made now")
+	flag.Parse()
+	if o.Volume == "" || o.Replica == "" || o.dir == "" {
+		fmt.Fprintln(os.Stderr, "cask-replica: give --volume, --replica and --pool-dir")
+		os.Exit(2)
+	}
+	return o
+}
+
+func main() {
+	log.SetFlags(log.LstdFlags | log.Lmicroseconds)
+	o := parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		log.Printf("replica %s of volume %s ends: %v", o.Replica, o.Volume, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	engine, err := o.engine(ctx)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("listen for targets: %w", err)
+	}
+	s := replica.NewServer(replica.Config{Identity: o.Identity, Backing: o.backing(ctx, engine), Logf: log.Printf})
+	if o.health == "" {
+		return s.Serve(ctx, l)
+	}
+	h, err := net.Listen("tcp", o.health)
+	if err != nil {
+		return fmt.Errorf("listen for probes: %w", err)
+	}
+	web := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	done := make(chan struct{})
+	go func() { // ends with web.Close, below
+		defer close(done)
+		if err := web.Serve(h); !errors.Is(err, http.ErrServerClosed) {
+			log.Printf("probes: %v", err)
+		}
+	}()
+	err = s.Serve(ctx, l)
+	web.Close()
+	<-done
+	return err
+}
+
+// engine is the IO container, or the pool directory itself.
+func (o options) engine(ctx context.Context) (ioc.Engine, error) {
+	if o.socket != "" {
+		return ioc.Client{Socket: o.socket}, nil
+	}
+	dir, err := filepath.Abs(o.dir)
+	if err != nil {
+		return nil, err
+	}
+	return ioc.OpenFile(ctx, ioc.FileConfig{Dir: dir, Pool: "local", Node: "local", FirstUse: true, Limits: ioc.DefaultLimits})
+}
+
+func (o options) backing(ctx context.Context, e ioc.Engine) replica.Backing {
+	return replica.Extents{
+		Ctx: ctx, Engine: e, Dir: o.dir, Name: replica.ExtentName(o.Identity), Logf: log.Printf,
+		OpenStore: func(path string) (store.Store, error) {
+			return dmu.Open(dmu.Options{Path: path, Memory: o.memory})
+		},
+		CreateStore: func(path string, size uint64) (store.Store, error) {
+			return dmu.Create(dmu.Options{Path: path, Size: size, Memory: o.memory, Compression: o.compression})
+		},
+	}
+}

@@ -1,0 +1,228 @@
+// Package local runs one volume on one machine without Kubernetes: replicas
+// and a target as local processes, watched by a supervisor that restarts those
+// that end. For a laptop, a benchmark or a bug hunt.
+//
+// # Files
+//
+//	DIR/volume.json     what the volume is; made by the first Up, frozen
+//	DIR/record.json     the target's authority (package target)
+//	DIR/rN/             the pool directory of replica rN (package ioc)
+//	DIR/state.json      while it runs: addresses and pids
+//	DIR/lock            held by the supervisor
+//	DIR/logs/           a log for each process
+//
+// # Concurrency
+//
+// Up, Down and ReadState are called by short-lived commands; Supervise owns
+// one goroutine for each child and waits for them.
+package local
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/target"
+	"github.com/cask-storage/cask/pkg/volume"
+)
+
+// Spec is what the user asked for; it does not change after the first Up.
+type Spec struct {
+	Name        string       `json:"name"`
+	Size        uint64       `json:"size"`
+	Replicas    int          `json:"replicas"`
+	Consistency quorum.Level `json:"consistency"`
+	Durability  string       `json:"durability"`
+	Compression string       `json:"compression"`
+	// Ports of the target, its probes and the replicas, chosen once so that
+	// hosts find the volume again.
+	Ports []int `json:"ports,omitempty"`
+}
+
+// NVMe is where a host finds the volume.
+type NVMe struct {
+	Addr string `json:"addr"`
+	NQN  string `json:"nqn"`
+	NSID int    `json:"nsid"`
+}
+
+// PIDs are the processes; 0 for one that is being restarted.
+type PIDs struct {
+	Supervisor int   `json:"supervisor"`
+	Target     int   `json:"target"`
+	Replicas   []int `json:"replicas"`
+}
+
+// State describes a volume that runs.
+type State struct {
+	Name    string `json:"name"`
+	Dir     string `json:"dir"`
+	Size    uint64 `json:"size"`
+	NVMe    NVMe   `json:"nvme"`
+	Metrics string `json:"metrics"`
+	Device  string `json:"device,omitempty"`
+	PIDs    PIDs   `json:"pids"`
+}
+
+const host = "127.0.0.1"
+
+// ErrNotRunning is the class of a volume that is not up.
+var ErrNotRunning = errors.New("volume is not running")
+
+func (s Spec) addr(port int) string { return fmt.Sprintf("%s:%d", host, s.Ports[port]) }
+
+// nvme, probes and replica are the addresses of the processes.
+func (s Spec) nvme() string         { return s.addr(0) }
+func (s Spec) probes() string       { return s.addr(1) }
+func (s Spec) replica(i int) string { return s.addr(2 + i) }
+
+// check says what is wrong with what the user asked for.
+func (s Spec) check() error {
+	const mib = 1 << 20
+	switch {
+	case s.Replicas < 1 || s.Replicas > 7:
+		return fmt.Errorf("%d replicas: give 1 to 7", s.Replicas)
+	case s.Size < 16*mib || s.Size%mib != 0:
+		return fmt.Errorf("a size of %d bytes: give a multiple of 1Mi, at least 16Mi", s.Size)
+	case s.Durability != "flush" && s.Durability != "always":
+		return fmt.Errorf("durability %q: give flush or always", s.Durability)
+	case s.Compression != "lz4" && s.Compression != "off":
+		return fmt.Errorf("compression %q: give lz4 or off", s.Compression)
+	}
+	_, err := quorum.New(s.Consistency, []quorum.ReplicaID{"r0"})
+	return err
+}
+
+// open reads the volume's spec or, the first time, writes asked.
+func open(dir string, asked Spec) (Spec, error) {
+	var s Spec
+	path := filepath.Join(dir, "volume.json")
+	err := readJSON(path, &s)
+	if err == nil {
+		asked.Ports, asked.Name = s.Ports, s.Name
+		if asked.Size != 0 && !equal(asked, s) {
+			return s, fmt.Errorf("%s holds a volume of other settings (%d bytes, %d replicas, %s, %s, %s); give the same, or another --dir",
+				dir, s.Size, s.Replicas, s.Consistency, s.Durability, s.Compression)
+		}
+		return s, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return s, err
+	}
+	if asked.Size == 0 {
+		return s, fmt.Errorf("%s holds no volume: %w", dir, ErrNotRunning)
+	}
+	if err := asked.check(); err != nil {
+		return s, err
+	}
+	return create(dir, path, asked)
+}
+
+func equal(a, b Spec) bool {
+	return a.Size == b.Size && a.Replicas == b.Replicas && a.Consistency == b.Consistency &&
+		a.Durability == b.Durability && a.Compression == b.Compression
+}
+
+// create lays out dir; volume.json comes last.
+func create(dir, path string, s Spec) (Spec, error) {
+	var rec volume.Record
+	for i := range s.Replicas {
+		id := replicaID(i)
+		rec.Voters = append(rec.Voters, quorum.ReplicaID(id))
+		if err := os.MkdirAll(filepath.Join(dir, id), 0o700); err != nil {
+			return s, err
+		}
+	}
+	var err error
+	if s.Ports, err = freePorts(2 + s.Replicas); err != nil {
+		return s, err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "logs"), 0o700); err != nil {
+		return s, err
+	}
+	if err := (target.FileAuthority{Path: filepath.Join(dir, "record.json")}).CreateRecord(rec); err != nil {
+		return s, err
+	}
+	return s, writeJSON(path, s)
+}
+
+func replicaID(i int) string { return fmt.Sprintf("r%d", i) }
+
+// freePorts finds ports that nobody uses now.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", host+":0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+func readJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// writeJSON replaces a file at once.
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// ReadState is the state of the volume in dir, ErrNotRunning when its
+// supervisor does not run.
+func ReadState(dir string) (State, error) {
+	var st State
+	err := readJSON(filepath.Join(dir, "state.json"), &st)
+	if a, err := readAttach(dir); err == nil && runs(a.PID, dir) {
+		st.Device = a.Device
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return st, fmt.Errorf("%s: %w; start it with: cask local up --dir %s", dir, ErrNotRunning, dir)
+	}
+	return st, err
+}
+
+// ResolveDir makes dir absolute and remembers it; when it is empty it is the
+// one remembered.
+func ResolveDir(dir string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("%w; give --dir", err)
+	}
+	note := filepath.Join(cache, "cask", "local-dir")
+	if dir == "" {
+		b, err := os.ReadFile(note)
+		if err != nil {
+			return "", fmt.Errorf("no volume was started here before; give --dir: %w", err)
+		}
+		return string(b), nil
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(note), 0o700); err != nil {
+		return "", err
+	}
+	return dir, os.WriteFile(note, []byte(dir), 0o600)
+}

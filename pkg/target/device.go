@@ -1,0 +1,78 @@
+package target
+
+import (
+	"sync/atomic"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/volume"
+)
+
+// device is the volume as frontends see it.
+type device struct{ t *Target }
+
+// Device is the volume as a block device. Its Close does nothing: Run's end
+// closes it.
+func (t *Target) Device() block.Device { return device{t} }
+
+// stats counts completed requests.
+type stats struct {
+	ops   [block.OpWriteZeroes + 1]atomic.Uint64
+	bytes [block.OpWriteZeroes + 1]atomic.Uint64
+	errs  atomic.Uint64
+}
+
+func (d device) Geometry() block.Geometry {
+	return block.Geometry{Size: d.t.cfg.Volume.Size, BlockSize: 512, PhysicalBlock: 4096, MaxTransfer: replication.MaxData}
+}
+
+func (d device) Close() error { return nil }
+
+// Submit implements block.Device. The content of a write is copied: it stays
+// in the backlog after the request completed.
+func (d device) Submit(r *block.Request) {
+	if err := d.Geometry().Check(r); err != nil {
+		r.Done(r, err)
+		return
+	}
+	q := &volume.Request{Op: r.Op, Extent: r.Extent, FUA: r.FUA, Owner: r}
+	if r.Op == block.OpWrite {
+		buf := make([]byte, 0, r.Extent.Len)
+		for _, b := range r.Bufs {
+			buf = append(buf, b...)
+		}
+		q.Bufs = [][]byte{buf}
+	}
+	if !d.t.post(func() { d.t.core.Submit(d.t.now(), q) }) {
+		r.Done(r, block.ErrClosed)
+	}
+}
+
+// complete answers a frontend.
+func (t *Target) complete(a volume.Action) {
+	r := a.Req.Owner.(*block.Request)
+	if a.Err == nil && r.Op == block.OpRead {
+		scatter(r.Bufs, a.Req.Bufs)
+	}
+	if a.Err != nil {
+		t.stats.errs.Add(1)
+	}
+	t.stats.ops[r.Op].Add(1)
+	t.stats.bytes[r.Op].Add(r.Extent.Len)
+	r.Done(r, a.Err)
+}
+
+// scatter copies src into dst, which have the same length in all.
+func scatter(dst, src [][]byte) {
+	for _, s := range src {
+		for len(s) > 0 && len(dst) > 0 {
+			n := copy(dst[0], s)
+			s = s[n:]
+			if n == len(dst[0]) {
+				dst = dst[1:]
+			} else {
+				dst = append([][]byte{dst[0][n:]}, dst[1:]...)
+			}
+		}
+	}
+}

@@ -32,7 +32,7 @@ func TestAgainstAPIServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		a, b := entry(p, "n1"), entry(p, "n2")
-		return a.Ready && b.Ready && a.PoolID != b.PoolID && a.Capacity.Value() > 0
+		return a.Ready && b.Ready && a.PoolID != b.PoolID && a.Capacity.Value() > 0 && a.Available.Value() > 0
 	})
 	v := makeVolume(t, c)
 	for node, id := range map[string]string{"n1": "r0", "n2": "r1"} {

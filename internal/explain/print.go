@@ -28,12 +28,14 @@ func (p *printer) line(format string, args ...any) {
 
 // table prints rows of tab-separated cells, aligned.
 func (p *printer) table(rows []string) {
-	t := tabwriter.NewWriter(p.w, 0, 8, 3, ' ', 0)
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 8, 3, ' ', 0)
 	for _, r := range rows {
 		fmt.Fprintln(t, r)
 	}
-	if err := t.Flush(); p.err == nil {
-		p.err = err
+	t.Flush() // into memory
+	for l := range strings.Lines(b.String()) {
+		p.line("%s", strings.TrimRight(l, " \n"))
 	}
 }
 
@@ -76,7 +78,9 @@ func (p *printer) headline(f *Facts) {
 	default:
 		p.line("  no PersistentVolume uses it")
 	}
-	p.line("  %s", Margin(v))
+	if v.DeletionTimestamp == nil {
+		p.line("  %s", Margin(v))
+	}
 }
 
 func orUnknown(s string) string {
@@ -121,9 +125,9 @@ func Margin(v *v1alpha1.Volume) string {
 	case inSync < need:
 		return fmt.Sprintf("%d of %d voters in sync, %d needed: I/O waits.", inSync, voters, need)
 	case inSync == need:
-		return fmt.Sprintf("%d of %d voters in sync, %d needed: I/O goes on, and would wait if one more failed.", inSync, voters, need)
+		return fmt.Sprintf("%d of %d voters in sync, %d needed: I/O goes on, and waits if one more is lost.", inSync, voters, need)
 	}
-	return fmt.Sprintf("%d of %d voters in sync, %d needed: I/O goes on if %d more fail.", inSync, voters, need, inSync-need)
+	return fmt.Sprintf("%d of %d voters in sync, %d needed: I/O goes on even if %d more are lost.", inSync, voters, need, inSync-need)
 }
 
 func (p *printer) findings(f *Facts) {

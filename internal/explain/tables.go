@@ -33,11 +33,10 @@ func Volumes(ctx context.Context, c client.Reader, w io.Writer) error {
 		_, err := fmt.Fprintln(w, "There are no volumes.")
 		return err
 	}
-	writeVolumes(w, volumes.Items, claims)
-	return nil
+	return writeVolumes(w, volumes.Items, claims)
 }
 
-func writeVolumes(w io.Writer, volumes []v1alpha1.Volume, claims map[string]string) {
+func writeVolumes(w io.Writer, volumes []v1alpha1.Volume, claims map[string]string) error {
 	now := &Facts{Now: time.Now()}
 	rows := []string{"NAME\tCLAIM\tSTATE\tIN SYNC\tSIZE\tCONSISTENCY\tTARGET\tATTACHED\tAGE"}
 	for _, v := range volumes {
@@ -49,7 +48,9 @@ func writeVolumes(w io.Writer, volumes []v1alpha1.Volume, claims map[string]stri
 			v.Name, dash(claims[v.Name]), dash(v.Status.State), dash(v.Status.InSync), v.Spec.Size.String(),
 			v.Spec.Consistency, dash(v.Status.Target.Node), dash(attached), now.age(v.CreationTimestamp.Time)))
 	}
-	(&printer{w: w}).table(rows)
+	p := &printer{w: w}
+	p.table(rows)
+	return p.err
 }
 
 func dash(s string) string {

@@ -131,6 +131,7 @@ const (
 // only, and editing them by hand loses data.
 type VolumeStatus struct {
 	// Epoch is the fencing generation of the newest target.
+	// +kubebuilder:validation:Minimum=0
 	Epoch int64 `json:"epoch,omitempty"`
 	// Holder is the instance that acquired the epoch.
 	Holder string `json:"holder,omitempty"`
@@ -142,7 +143,7 @@ type VolumeStatus struct {
 	Voters []string `json:"voters,omitempty"`
 	// State sums the conditions up.
 	State string `json:"state,omitempty"`
-	// InSync is "in sync/voters" for people.
+	// InSync is "in sync/replicas" for people.
 	InSync string `json:"inSync,omitempty"`
 	// +optional
 	Target VolumeTarget `json:"target,omitempty"`

@@ -1,4 +1,37 @@
-// Package kube keeps a volume's record in its Volume object.
+// Package kube connects a target to its Volume in a cluster: it keeps the
+// volume's record in the Volume's status (volume.Authority), reports what the
+// target sees (target.Reporter), and admits the hosts of the one attachment the
+// Volume names (target.Access).
+//
+// Every write is an update of the status that carries the resourceVersion it was
+// decided on, so it takes effect on exactly the state that was read or not at
+// all; conflicts are retried from a fresh read for as long as the decision
+// stands. Fields of others are never touched, and after another target has
+// acquired an epoch nothing is written any more.
+//
+// # What status.target.attachment promises
+//
+// The operator lets Kubernetes move a volume from a failed node when
+// status.target.attachment is not that node's any more. So its value covers every
+// host that may be connected, at all times:
+//
+//   - Acquiring an epoch writes the attachment of the same version of the
+//     object, before the target has any host.
+//   - Admit publishes an attachment before it admits the first host of it.
+//   - Settle publishes a change only after the target has asked again about
+//     every host, and only if nothing was admitted meanwhile.
+//
+// This needs one thing of the target: a host that Admit is being asked about is
+// already among those that recheck asks about. Otherwise one could slip in
+// between the two.
+//
+// # Concurrency
+//
+// All methods may be called from any goroutine. Volume.mu guards what is known of
+// the object and is never held across a call to the API server; the semaphore
+// publishing is, so that changes of the published attachment come one after the
+// other. Lock order: publishing, then mu. Run is the only goroutine; its caller
+// waits for it.
 package kube
 
 // A role cannot name one volume's object without being made for that volume, and

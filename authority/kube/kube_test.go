@@ -1,0 +1,374 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/target"
+	"github.com/cask-storage/cask/pkg/volume"
+)
+
+// acquire takes the next epoch for v.
+func acquire(t *testing.T, v *Volume) volume.Record {
+	t.Helper()
+	old, err := v.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := old
+	next.Epoch++
+	next.Holder = v.o.Pod
+	if err := v.CompareAndSwap(t.Context(), old, next); err != nil {
+		t.Fatal(err)
+	}
+	return next
+}
+
+func TestAcquire(t *testing.T) {
+	f := newFake()
+	f.attach("n1", "a1")
+	v := open(f, "pod-1", "n0")
+	r := acquire(t, v)
+	if r.Epoch != 1 || len(r.Voters) != 3 {
+		t.Errorf("record %+v", r)
+	}
+	want := v1alpha1.VolumeTarget{Pod: "pod-1", Node: "n0", Attachment: "a1"}
+	if s := f.status(); s.Target != want || s.Holder != "pod-1" || s.Epoch != 1 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestCompareAndSwap(t *testing.T) {
+	f := newFake()
+	v := open(f, "pod-1", "n0")
+	old := acquire(t, v)
+	stale := old
+	stale.Epoch--
+	if err := v.CompareAndSwap(t.Context(), stale, old); !errors.Is(err, volume.ErrConflict) {
+		t.Errorf("swap of an old record: %v", err)
+	}
+	next := old
+	next.Initialized, next.Voters = true, []quorum.ReplicaID{"r0", "r2"}
+	var once sync.Once
+	f.before = func() { // somebody writes another field of the status meanwhile
+		once.Do(func() { f.edit(func(o *v1alpha1.Volume) { o.Status.State = "Pending" }) })
+	}
+	if err := v.CompareAndSwap(t.Context(), old, next); err != nil {
+		t.Fatalf("another's write of another field is no conflict: %v", err)
+	}
+	if got, _ := v.Load(t.Context()); !got.Equal(next) {
+		t.Errorf("record %+v, want %+v", got, next)
+	}
+	if f.status().State != "Pending" {
+		t.Error("the other's field was overwritten")
+	}
+}
+
+// TestRace has many targets acquire: each epoch is acquired once.
+func TestRace(t *testing.T) {
+	f := newFake()
+	var acquired atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			v := open(f, "pod", "n0")
+			for range 20 {
+				old, err := v.Load(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				next := old
+				next.Epoch++
+				switch err := v.CompareAndSwap(t.Context(), old, next); {
+				case err == nil:
+					acquired.Add(1)
+				case !errors.Is(err, volume.ErrConflict):
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if s := f.status(); s.Epoch != acquired.Load() {
+		t.Errorf("epoch %d after %d acquisitions", s.Epoch, acquired.Load())
+	}
+}
+
+func TestAdmit(t *testing.T) {
+	f := newFake()
+	f.attach("n1", "a1")
+	v := open(f, "pod-1", "n0")
+	acquire(t, v)
+	for _, tc := range []struct{ nqn, want string }{
+		{"nqn.2026-01.storage.cask:host:n1:a1", ""},
+		{"nqn.2026-01.storage.cask:host:n1:a0", "older one"},
+		{"nqn.2026-01.storage.cask:host:n2:a1", "attached to node n1"},
+		{"nqn.2014-08.org.nvmexpress:uuid:1", "not of the form"},
+		{"", "not of the form"},
+		{"nqn.2026-01.storage.cask:host:n1", "not of the form"},
+		{"nqn.2026-01.storage.cask:host:n1:a1:x", "not of the form"},
+		{"nqn.2026-01.storage.cask:host:" + strings.Repeat("n", 300) + ":a", "not of the form"},
+	} {
+		err := v.Admit(t.Context(), tc.nqn)
+		if tc.want == "" && err != nil || tc.want != "" && (!errors.Is(err, ErrNotAdmitted) || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("Admit(%q): %v, want %q", tc.nqn, err, tc.want)
+		}
+	}
+}
+
+// TestAdmitPublishes: before the first host of an attachment is in, the status
+// says so, so that the operator never thinks that nobody is.
+func TestAdmitPublishes(t *testing.T) {
+	f := newFake()
+	v := open(f, "pod-1", "n0")
+	acquire(t, v)
+	f.attach("n1", "a1")
+	if err := v.Admit(t.Context(), HostNQN(v1alpha1.VolumeAttachment{Node: "n1", ID: "a1"})); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.status().Target.Attachment; got != "a1" {
+		t.Errorf("published %q", got)
+	}
+}
+
+// TestAdmitWithoutServer: hosts of a published attachment may come back while
+// the API server is away; new ones may not.
+func TestAdmitWithoutServer(t *testing.T) {
+	f := newFake()
+	f.attach("n1", "a1")
+	v := open(f, "pod-1", "n0")
+	acquire(t, v)
+	f.setDown(true)
+	if err := v.Admit(t.Context(), HostNQNPrefix+"n1:a1"); err != nil {
+		t.Errorf("known host: %v", err)
+	}
+	f.setDown(false)
+	f.attach("n2", "a2")
+	if _, err := v.read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.setDown(true)
+	if err := v.Admit(t.Context(), HostNQNPrefix+"n2:a2"); err == nil {
+		t.Error("a new attachment was admitted unpublished")
+	}
+	if err := v.Admit(t.Context(), HostNQNPrefix+"n1:a1"); !errors.Is(err, ErrNotAdmitted) {
+		t.Errorf("old host: %v", err)
+	}
+}
+
+func TestSettle(t *testing.T) {
+	f := newFake()
+	f.attach("n1", "a1")
+	v := open(f, "pod-1", "n0")
+	acquire(t, v)
+	following(t, v)
+	waitFor(t, v, "a1")
+	f.attach("", "")
+	waitFor(t, v, "")
+
+	failed := errors.New("still busy")
+	if err := v.Settle(t.Context(), func(context.Context) error { return failed }); !errors.Is(err, failed) {
+		t.Errorf("Settle: %v", err)
+	}
+	if got := f.status().Target.Attachment; got != "a1" {
+		t.Errorf("published %q though the old hosts may be connected", got)
+	}
+	during := ""
+	err := v.Settle(t.Context(), func(ctx context.Context) error {
+		during = f.status().Target.Attachment
+		if err := v.Admit(ctx, HostNQNPrefix+"n1:a1"); !errors.Is(err, ErrNotAdmitted) {
+			t.Errorf("Admit of the old host: %v", err)
+		}
+		return nil
+	})
+	if err != nil || during != "a1" {
+		t.Errorf("Settle: %v, published %q before the recheck ended", err, during)
+	}
+	if got := f.status().Target.Attachment; got != "" {
+		t.Errorf("published %q afterwards", got)
+	}
+	updates := f.updates
+	if err := v.Settle(t.Context(), func(context.Context) error { return nil }); err != nil || f.updates != updates {
+		t.Errorf("an idle Settle: %v, %d writes", err, f.updates-updates)
+	}
+}
+
+// TestSettleLate: a change that is taken back while hosts are rechecked, and a
+// host of a new attachment that comes in meanwhile, must not be published away.
+func TestSettleLate(t *testing.T) {
+	f := newFake()
+	f.attach("n1", "a1")
+	v := open(f, "pod-1", "n0")
+	acquire(t, v)
+	f.attach("", "")
+	if _, err := v.read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err := v.Settle(t.Context(), func(ctx context.Context) error {
+		f.attach("n2", "a2")
+		return v.Admit(ctx, HostNQNPrefix+"n2:a2")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := f.status().Target.Attachment; got != "a2" {
+		t.Errorf("published %q while a host of a2 is connected", got)
+	}
+}
+
+// TestSuperseded: a target that lost its epoch writes nothing.
+func TestSuperseded(t *testing.T) {
+	f := newFake()
+	f.attach("n1", "a1")
+	old := open(f, "pod-1", "n1")
+	mine := acquire(t, old)
+	acquire(t, open(f, "pod-2", "n2"))
+	f.attach("", "")
+	before := f.status()
+	if _, err := old.read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Settle(t.Context(), func(context.Context) error { return nil }); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("Settle: %v", err)
+	}
+	f.attach("n1", "a2")
+	if err := old.Admit(t.Context(), HostNQNPrefix+"n1:a2"); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("Admit: %v", err)
+	}
+	if err := old.Report(t.Context(), target.Status{Epoch: uint64(mine.Epoch), Serving: true}); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("Report: %v", err)
+	}
+	if err := old.CompareAndSwap(t.Context(), mine, mine); !errors.Is(err, volume.ErrConflict) {
+		t.Errorf("CompareAndSwap: %v", err)
+	}
+	if after := f.status(); after.Target != before.Target || after.Epoch != 2 {
+		t.Errorf("status %+v, was %+v", after, before)
+	}
+}
+
+func TestRunFollows(t *testing.T) {
+	f := newFake()
+	v := open(f, "pod-1", "n0")
+	following(t, v)
+	f.attach("n1", "a1")
+	waitFor(t, v, "a1")
+	f.closeWatches()
+	f.attach("n2", "a2")
+	waitFor(t, v, "a2")
+	f.remove()
+	deadline := time.Now().Add(10 * time.Second)
+	for !errors.Is(v.Admit(t.Context(), HostNQNPrefix+"n2:a2"), ErrGone) {
+		if time.Now().After(deadline) {
+			t.Fatal("a deleted Volume still admits")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestMadeAnew(t *testing.T) {
+	f := newFake()
+	v := open(f, "pod-1", "n0")
+	acquire(t, v)
+	f.setUID("uid-2")
+	if _, err := v.Load(t.Context()); !errors.Is(err, ErrGone) {
+		t.Errorf("Load of another Volume of the same name: %v", err)
+	}
+}
+
+// waitFor waits until v has seen an attachment.
+func waitFor(t *testing.T, v *Volume, id string) {
+	t.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		changed := v.Changed()
+		v.mu.Lock()
+		seen := v.latest != nil && attachmentID(v.latest) == id
+		v.mu.Unlock()
+		if seen {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("attachment %q not seen", id)
+		}
+	}
+}
+
+func TestReport(t *testing.T) {
+	f := newFake()
+	v := open(f, "pod-1", "n0")
+	r := acquire(t, v)
+	s := target.Status{Epoch: uint64(r.Epoch), Serving: true, Reason: "Serving", Replicas: []target.ReplicaStatus{
+		{ID: "r0", State: v1alpha1.ReplicaInSync}, {ID: "r1", State: v1alpha1.ReplicaInSync},
+		{ID: "r2", State: v1alpha1.ReplicaRebuilding, Reason: "Returned", Message: "copying", Done: 45, Total: 100},
+	}}
+	report := func() { t.Helper(); must(t, v.Report(t.Context(), s)) }
+	report()
+	st := f.status()
+	if st.State != v1alpha1.VolumeDegraded || st.InSync != "2/3" || st.Replicas[2].Message != "copying 40% done" || st.Replicas[2].Node != "n2" {
+		t.Errorf("status %+v", st)
+	}
+	if c := meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionHealthy); c == nil || c.Reason != "ReplicaRebuilding" || !strings.Contains(c.Message, "r2 on n2") {
+		t.Errorf("condition %+v", c)
+	}
+	updates, events := f.updates, len(f.events)
+	s.Replicas[2].Done = 46
+	report()
+	if f.updates != updates || len(f.events) != events {
+		t.Error("wrote though nothing that people see has changed")
+	}
+	s.Replicas[2] = target.ReplicaStatus{ID: "r2", State: v1alpha1.ReplicaInSync}
+	report()
+	if st = f.status(); st.State != v1alpha1.VolumeHealthy || len(f.events) != events+1 {
+		t.Errorf("state %s, %d events", st.State, len(f.events)-events)
+	}
+	s.Serving, s.Reason, s.Message = false, "no quorum!", "1 of 3"
+	report()
+	st = f.status()
+	if c := meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionServing); st.State != v1alpha1.VolumeSuspended || c.Reason != "NotServing" {
+		t.Errorf("state %s, condition %+v", st.State, c)
+	}
+}
+
+// TestUncleanStays: that writes may be missing is not forgotten by the next
+// target.
+func TestUncleanStays(t *testing.T) {
+	f := newFake()
+	v := open(f, "pod-1", "n0")
+	r := acquire(t, v)
+	must(t, v.Report(t.Context(), target.Status{Epoch: uint64(r.Epoch), Unclean: "r1 lost power"}))
+	v = open(f, "pod-2", "n1")
+	r = acquire(t, v)
+	must(t, v.Report(t.Context(), target.Status{Epoch: uint64(r.Epoch), Serving: true}))
+	if !meta.IsStatusConditionFalse(f.status().Conditions, v1alpha1.ConditionPrefix) {
+		t.Error("forgotten")
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func FuzzParseHostNQN(f *testing.F) {
+	f.Add(HostNQNPrefix + "n1:a1")
+	f.Fuzz(func(t *testing.T, nqn string) {
+		a, err := ParseHostNQN(nqn)
+		if err == nil && HostNQN(a) != nqn {
+			t.Errorf("%q parsed to %+v", nqn, a)
+		}
+	})
+}

@@ -1,0 +1,171 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/pkg/target"
+)
+
+var _ target.Reporter = (*Volume)(nil)
+
+// maxMessage bounds a condition's or replica's message.
+const maxMessage = 1024
+
+// Report writes what the target sees into the Volume's status, and an Event for
+// each condition that changed. It writes nothing when nothing changed.
+func (v *Volume) Report(ctx context.Context, s target.Status) error {
+	var news []metav1.Condition
+	var about *v1alpha1.Volume
+	err := v.update(ctx, func(obj *v1alpha1.Volume) error {
+		if uint64(obj.Status.Epoch) != s.Epoch { //nolint:gosec // the schema keeps it from being negative
+			return fmt.Errorf("volume %s is at epoch %d, this target at %d: %w", v.o.Volume, obj.Status.Epoch, s.Epoch, ErrSuperseded)
+		}
+		before := obj.Status.DeepCopy()
+		news, about = v.describe(obj, s), obj
+		if equality.Semantic.DeepEqual(before, &obj.Status) {
+			return errUnchanged
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range news {
+		v.tell(ctx, about, c)
+	}
+	return nil
+}
+
+// describe fills in the target's fields and returns the conditions that
+// changed.
+func (v *Volume) describe(obj *v1alpha1.Volume, s target.Status) []metav1.Condition {
+	st := &obj.Status
+	st.Target.Pod, st.Target.Node = v.o.Pod, v.o.Node
+	inSync := 0
+	healthy := metav1.Condition{Type: v1alpha1.ConditionHealthy, Status: metav1.ConditionTrue, Reason: "AllInSync", Message: "every replica is in sync"}
+	for i := range st.Replicas {
+		r := &st.Replicas[i]
+		describeReplica(r, s.Replicas)
+		if r.State == v1alpha1.ReplicaInSync {
+			inSync++
+		} else if healthy.Status == metav1.ConditionTrue {
+			healthy = unhealthy(r)
+		}
+	}
+	st.InSync = fmt.Sprintf("%d/%d", inSync, len(st.Replicas))
+	st.State = state(st, s.Serving, inSync == len(st.Replicas))
+	serving := metav1.Condition{Type: v1alpha1.ConditionServing, Status: metav1.ConditionFalse, Reason: camel(s.Reason, "NotServing"), Message: s.Message}
+	if s.Serving {
+		serving.Status, serving.Reason = metav1.ConditionTrue, camel(s.Reason, "Serving")
+	}
+	conditions := []metav1.Condition{serving, healthy}
+	if s.Unclean != "" { // stays until a person has dealt with it
+		conditions = append(conditions, metav1.Condition{Type: v1alpha1.ConditionPrefix, Status: metav1.ConditionFalse, Reason: "UncleanRecovery", Message: s.Unclean})
+	} else if meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionPrefix) == nil {
+		conditions = append(conditions, metav1.Condition{Type: v1alpha1.ConditionPrefix, Status: metav1.ConditionTrue, Reason: "Complete", Message: "no write that was flushed is missing"})
+	}
+	return set(obj, conditions)
+}
+
+// set writes conditions and returns those that say something new.
+func set(obj *v1alpha1.Volume, conditions []metav1.Condition) []metav1.Condition {
+	var news []metav1.Condition
+	for _, c := range conditions {
+		c.Message = cut(c.Message)
+		c.ObservedGeneration = obj.Generation
+		old := meta.FindStatusCondition(obj.Status.Conditions, c.Type)
+		if old == nil && c.Status != metav1.ConditionTrue || old != nil && (old.Status != c.Status || old.Reason != c.Reason) {
+			news = append(news, c)
+		}
+		meta.SetStatusCondition(&obj.Status.Conditions, c)
+	}
+	return news
+}
+
+func describeReplica(r *v1alpha1.VolumeReplica, all []target.ReplicaStatus) {
+	i := slices.IndexFunc(all, func(s target.ReplicaStatus) bool { return string(s.ID) == r.ID })
+	if i < 0 {
+		r.State, r.Reason, r.Message = v1alpha1.ReplicaUnknown, "", ""
+		return
+	}
+	s := all[i]
+	r.State, r.Reason, r.Message = s.State, s.Reason, cut(s.Message)
+	if s.Total > 0 { // in tenths: a status is no progress bar
+		r.Message = cut(strings.TrimSpace(fmt.Sprintf("%s %d0%% done", s.Message, min(s.Done, s.Total)*10/s.Total)))
+	}
+}
+
+func unhealthy(r *v1alpha1.VolumeReplica) metav1.Condition {
+	message := fmt.Sprintf("replica %s on %s is %s", r.ID, r.Node, r.State)
+	if r.Reason != "" {
+		message += " (" + r.Reason + ")"
+	}
+	return metav1.Condition{Type: v1alpha1.ConditionHealthy, Status: metav1.ConditionFalse, Reason: "Replica" + r.State, Message: message}
+}
+
+// state sums up; a volume that has never served is pending, not suspended.
+func state(st *v1alpha1.VolumeStatus, serving, inSync bool) string {
+	switch {
+	case st.State == v1alpha1.VolumeDeleting:
+		return v1alpha1.VolumeDeleting
+	case serving && inSync:
+		return v1alpha1.VolumeHealthy
+	case serving:
+		return v1alpha1.VolumeDegraded
+	case !st.Initialized && (st.State == v1alpha1.VolumePending || st.State == ""):
+		return v1alpha1.VolumePending
+	}
+	return v1alpha1.VolumeSuspended
+}
+
+// validReason is what a condition's reason must look like: the API server
+// refuses the whole status otherwise.
+var validReason = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_,:]{0,100}[A-Za-z0-9_])?$`)
+
+// camel is reason, or instead when a condition cannot have it.
+func camel(reason, instead string) string {
+	if !validReason.MatchString(reason) {
+		return instead
+	}
+	return reason
+}
+
+func cut(message string) string {
+	return strings.ToValidUTF8(message[:min(len(message), maxMessage)], "")
+}
+
+// tell makes an Event; the condition says the same, so a failure is logged only.
+func (v *Volume) tell(ctx context.Context, about *v1alpha1.Volume, c metav1.Condition) {
+	kind := corev1.EventTypeNormal
+	if c.Status != metav1.ConditionTrue {
+		kind = corev1.EventTypeWarning
+	}
+	now := metav1.Now()
+	message := c.Message
+	if message == "" {
+		message = c.Type + " is " + string(c.Status)
+	}
+	e := &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, GenerateName: v.o.Volume + "."},
+		InvolvedObject: corev1.ObjectReference{
+			APIVersion: v1alpha1.GroupVersion.String(), Kind: "Volume", Name: about.Name, UID: about.UID, ResourceVersion: about.ResourceVersion,
+		},
+		Reason: c.Reason, Message: message, Type: kind,
+		Source:         corev1.EventSource{Component: "cask-target", Host: v.o.Node},
+		FirstTimestamp: now, LastTimestamp: now, Count: 1,
+		ReportingController: "cask-target", ReportingInstance: v.o.Pod,
+	}
+	if err := v.api.event(ctx, e); err != nil {
+		v.log.Warn("cannot write an event", "reason", c.Reason, "error", err)
+	}
+}

@@ -33,21 +33,22 @@ type outside struct {
 // been cut off.
 type access interface {
 	target.Access
-	Confirm(ctx context.Context) error
+	Run(ctx context.Context) error
+	Settle(ctx context.Context, recheck func(context.Context) error) error
 }
 
-func (o options) outside(ctx context.Context) (outside, error) {
+func (o options) outside() (outside, error) {
 	if path, ok := strings.CutPrefix(o.authority, "file:"); ok {
 		return outside{authority: target.FileAuthority{Path: path}}, nil
 	}
 	if o.authority == "kube" {
-		return inCluster(ctx, o)
+		return inCluster(o)
 	}
 	return outside{}, fmt.Errorf("--authority %q is neither kube nor file:PATH", o.authority)
 }
 
 func run(ctx context.Context, o options) error {
-	out, err := o.outside(ctx)
+	out, err := o.outside()
 	if err != nil {
 		return err
 	}
@@ -125,7 +126,8 @@ func (o options) serve(ctx context.Context, p parts) error {
 		backErr = p.target.Run(back)
 	})
 	if p.access != nil {
-		wg.Go(func() { p.watchAccess(ctx) }) // ends with ctx
+		wg.Go(func() { follow(ctx, p.access) }) // ends with ctx
+		wg.Go(func() { p.watchAccess(ctx) })    // likewise
 	}
 	if o.health != "" {
 		wg.Go(func() { serveHealth(ctx, o.health, p.target.Handler()) }) // ends with ctx
@@ -141,11 +143,7 @@ func (o options) serve(ctx context.Context, p parts) error {
 func (p parts) watchAccess(ctx context.Context) {
 	for ctx.Err() == nil {
 		changed := p.access.Changed()
-		err := p.front.Recheck(ctx)
-		if err == nil {
-			err = p.access.Confirm(ctx)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := p.access.Settle(ctx, p.front.Recheck); err != nil && ctx.Err() == nil {
 			log.Printf("confirm which host is admitted: %v", err)
 			select {
 			case <-ctx.Done():

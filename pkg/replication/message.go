@@ -94,7 +94,7 @@ func (t Type) String() string {
 // hasMeta says which types carry the meta part.
 func (t Type) hasMeta() bool {
 	switch t {
-	case Hello, Adopt, Begin, Rebuild, State, Refused, Done, Extents:
+	case Hello, Format, Adopt, Begin, Rebuild, State, Refused, Done, Extents:
 		return true
 	}
 	return false

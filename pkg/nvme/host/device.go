@@ -143,7 +143,8 @@ var operations = sync.Pool{New: func() any { return new(operation) }}
 // part ends one command of the operation; the last one ends the Request.
 func (o *operation) part(err error) {
 	if err != nil {
-		o.err.CompareAndSwap(nil, &err)
+		first := err // err itself would be allocated for every command
+		o.err.CompareAndSwap(nil, &first)
 	}
 	if o.left.Add(-1) > 0 {
 		return

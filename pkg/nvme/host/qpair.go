@@ -26,6 +26,8 @@ type qpair struct {
 	wake      chan struct{} // capacity 1: out is not empty
 	broken    chan struct{} // closed when dead
 	wg        sync.WaitGroup
+	sqe       nvme.Command    // the writer's
+	cqe       nvme.Completion // the reader's
 
 	mu      sync.Mutex
 	dead    bool
@@ -224,37 +226,37 @@ func (q *qpair) write() {
 
 // encode adds an item to the batch. scratch is reused memory.
 func (q *qpair) encode(b *tcp.Batch, i item, scratch [][]byte) [][]byte {
-	sqe, data := q.look(i, scratch[:0])
+	data, live := q.look(i, scratch[:0])
 	switch {
-	case sqe == nil: // it was completed early
+	case !live: // it was completed early
 	case i.transfer.Len == 0:
-		b.Command((*[tcp.SQESize]byte)(sqe), data)
+		b.Command((*[tcp.SQESize]byte)(&q.sqe), data)
 	default:
 		q.encodeData(b, i.transfer, data)
 	}
 	return data
 }
 
-// look returns the command of an item that is still outstanding, and the data
-// to send with it. The reader may complete the task at any time, so what is
-// needed of it is collected under the lock.
-func (q *qpair) look(i item, data [][]byte) (*nvme.Command, [][]byte) {
+// look puts the command of an item that is still outstanding into q.sqe and
+// returns the data to send with it. The reader may complete the task at any
+// time, so what is needed of it is collected under the lock.
+func (q *qpair) look(i item, data [][]byte) (_ [][]byte, live bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	t := i.t
 	if q.table[i.cid] != t || t.seq != i.seq {
-		return nil, data
+		return data, false
 	}
 	t.sent = true
-	sqe := t.sqe
+	q.sqe = t.sqe
 	if i.transfer.Len > 0 {
 		x := block.Extent{Off: uint64(i.transfer.Offset), Len: uint64(i.transfer.Len)}
-		return &sqe, slice(data, t.bufs, x)
+		return slice(data, t.bufs, x), true
 	}
 	if t.inCapsule(q.inCapsule) {
 		data = append(data, t.bufs...)
 	}
-	return &sqe, data
+	return data, true
 }
 
 // encodeData answers an R2T with as many PDUs as the controller's limit asks
@@ -370,9 +372,9 @@ func (q *qpair) onData(p *tcp.PDU) error {
 	if flags&tcp.FlagSuccess == 0 {
 		return nil
 	}
-	var cqe nvme.Completion
-	cqe.SetCID(nvme.CID(x.CCCID))
-	return q.onResponse(&cqe)
+	q.cqe = nvme.Completion{}
+	q.cqe.SetCID(nvme.CID(x.CCCID))
+	return q.onResponse(&q.cqe)
 }
 
 func (q *qpair) onR2T(x tcp.Transfer) error {

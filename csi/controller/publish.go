@@ -95,7 +95,7 @@ func (s *Server) published(ctx context.Context, v *v1alpha1.Volume) (*csi.Contro
 	}
 	return &csi.ControllerPublishVolumeResponse{PublishContext: publishcontext.Context{
 		Address: v.Status.Target.Address, NQN: publishcontext.VolumeNQN(v.Name), NSID: publishcontext.NSID,
-		Attachment: own.ID, ReadOnly: own.ReadOnly,
+		Attachment: own.ID, ReadOnly: own.ReadOnly, UID: string(v.UID),
 	}.Map()}, nil
 }
 

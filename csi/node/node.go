@@ -21,6 +21,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -47,27 +48,34 @@ type Options struct {
 	Node       string
 	MaxVolumes int64
 	Attacher   Attacher
-	// Attached is told of each new attachment, with what to say of it; nil
-	// when nobody wants to know.
-	Attached func(volume, message string)
-	Log      *slog.Logger
+	// Attached is told of each new attachment; nil when nobody wants to
+	// know.
+	Attached func(Attachment)
+	// Mounts is this host's when nil.
+	Mounts Mounts
+	Log    *slog.Logger
 }
+
+// Attachment is a new one, and what to say of it.
+type Attachment struct{ Volume, UID, Message string }
 
 // Server is the Node service. Use it through Locked.
 type Server struct {
 	csi.UnimplementedNodeServer
 	opt    Options
-	mounts mounts
+	mounts Mounts
 }
 
-// mounts is package mount, or a stand-in for it.
-type mounts interface {
+// Mounts is package mount, or a stand-in for it.
+type Mounts interface {
 	At(path string) (mount.Mount, bool, error)
 	DeviceOf(path string) (mount.Device, error)
 	FormatAndMount(r mount.Request) error
 	Bind(r mount.Request) error
 	Remove(path string) error
-	UsageOf(path string) (mount.Usage, error)
+	// Published tells where the device's file system, or its node, is
+	// mounted.
+	Published(device string) ([]string, error)
 }
 
 type hostMounts struct{}
@@ -77,10 +85,15 @@ func (hostMounts) DeviceOf(path string) (mount.Device, error) { return mount.Dev
 func (hostMounts) FormatAndMount(r mount.Request) error       { return mount.FormatAndMount(r) }
 func (hostMounts) Bind(r mount.Request) error                 { return mount.Bind(r) }
 func (hostMounts) Remove(path string) error                   { return mount.Remove(path) }
-func (hostMounts) UsageOf(path string) (mount.Usage, error)   { return mount.UsageOf(path) }
+func (hostMounts) Published(device string) ([]string, error)  { return mount.Published(device) }
 
-// New makes a Server of this host.
-func New(o Options) *Server { return &Server{opt: o, mounts: hostMounts{}} }
+// New makes a Server.
+func New(o Options) *Server {
+	if o.Mounts == nil {
+		o.Mounts = hostMounts{}
+	}
+	return &Server{opt: o, mounts: o.Mounts}
+}
 
 // NodeGetCapabilities tells what is here.
 func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
@@ -115,10 +128,11 @@ func (s *Server) NodeStageVolume(ctx context.Context, q *csi.NodeStageVolumeRequ
 	if err := capability.CheckOne(q.GetVolumeCapability()); err != nil {
 		return nil, invalid("volume %s: %v", q.GetVolumeId(), err)
 	}
-	spec, err := s.spec(q)
+	way, err := publishcontext.Parse(q.GetPublishContext())
 	if err != nil {
-		return nil, err
+		return nil, invalid("volume %s: %v", q.GetVolumeId(), err)
 	}
+	spec := s.spec(q.GetVolumeId(), way)
 	staged, err := s.staged(ctx, spec, q.GetStagingTargetPath())
 	if err != nil {
 		return nil, err
@@ -128,8 +142,14 @@ func (s *Server) NodeStageVolume(ctx context.Context, q *csi.NodeStageVolumeRequ
 		return ok, nil
 	}
 	info, fresh, err := s.attach(ctx, spec)
-	if err != nil || q.GetVolumeCapability().GetBlock() != nil {
-		return ok, err
+	if err != nil {
+		return nil, err
+	}
+	if fresh && s.opt.Attached != nil {
+		s.opt.Attached(Attachment{Volume: spec.Volume, UID: way.UID, Message: describe(s.opt.Node, info)})
+	}
+	if q.GetVolumeCapability().GetBlock() != nil {
+		return ok, nil
 	}
 	if err := s.mount(q, info); err != nil {
 		if fresh {
@@ -141,15 +161,11 @@ func (s *Server) NodeStageVolume(ctx context.Context, q *csi.NodeStageVolumeRequ
 }
 
 // spec is what the controller said about the way to the volume.
-func (s *Server) spec(q *csi.NodeStageVolumeRequest) (agent.Spec, error) {
-	c, err := publishcontext.Parse(q.GetPublishContext())
-	if err != nil {
-		return agent.Spec{}, invalid("volume %s: %v", q.GetVolumeId(), err)
-	}
+func (s *Server) spec(volume string, c publishcontext.Context) agent.Spec {
 	return agent.Spec{
-		Volume: q.GetVolumeId(), Address: c.Address, NQN: c.NQN, NSID: c.NSID, ReadOnly: c.ReadOnly,
+		Volume: volume, Address: c.Address, NQN: c.NQN, NSID: c.NSID, ReadOnly: c.ReadOnly,
 		HostNQN: publishcontext.HostNQN(s.opt.Node, c.Attachment),
-	}, nil
+	}
 }
 
 // staged says that the staging mount is there and is the volume's; one that is
@@ -195,12 +211,13 @@ func (s *Server) attach(ctx context.Context, spec agent.Spec) (info agent.Info, 
 	if err != nil {
 		return info, false, fromAgent(err, spec.Volume)
 	}
-	message := "attached to node " + s.opt.Node + " as " + info.Device + " by " + info.Path + ": " + info.Why
-	s.opt.Log.Info("volume "+message, "volume", spec.Volume)
-	if !attached && s.opt.Attached != nil {
-		s.opt.Attached(spec.Volume, message)
-	}
+	s.opt.Log.Info(describe(s.opt.Node, info), "volume", spec.Volume)
 	return info, !attached, nil
+}
+
+// describe says which path was taken, and why.
+func describe(node string, i agent.Info) string {
+	return fmt.Sprintf("attached to node %s as %s, path %s: %s", node, i.Device, i.Path, i.Why)
 }
 
 func (s *Server) mount(q *csi.NodeStageVolumeRequest, info agent.Info) error {

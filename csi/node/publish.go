@@ -34,7 +34,7 @@ func (s *Server) NodePublishVolume(ctx context.Context, q *csi.NodePublishVolume
 	return &csi.NodePublishVolumeResponse{}, nil
 }
 
-func (s *Server) publishMount(_ context.Context, q *csi.NodePublishVolumeRequest) error {
+func (s *Server) publishMount(ctx context.Context, q *csi.NodePublishVolumeRequest) error {
 	staging, mounted, err := s.mounts.At(q.GetStagingTargetPath())
 	if err != nil {
 		return status.Errorf(codes.Internal, "volume %s: %v", q.GetVolumeId(), err)
@@ -53,7 +53,43 @@ func (s *Server) publishMount(_ context.Context, q *csi.NodePublishVolumeRequest
 		}
 		return nil
 	}
+	if err := s.single(ctx, q); err != nil {
+		return err
+	}
 	return s.bind(q.GetVolumeId(), mount.Request{Source: q.GetStagingTargetPath(), Target: q.GetTargetPath(), ReadOnly: readOnly})
+}
+
+// single refuses a second place for a volume that may have one only.
+func (s *Server) single(ctx context.Context, q *csi.NodePublishVolumeRequest) error {
+	if q.GetVolumeCapability().GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
+		return nil
+	}
+	info, err := s.present(ctx, q.GetVolumeId())
+	if err != nil {
+		return err
+	}
+	places, err := s.mounts.Published(info.Device)
+	if err != nil {
+		return status.Errorf(codes.Internal, "volume %s: %v", q.GetVolumeId(), err)
+	}
+	for _, p := range places {
+		if !mount.Same(p, q.GetStagingTargetPath()) && !mount.Same(p, q.GetTargetPath()) {
+			return status.Errorf(codes.FailedPrecondition, "volume %s is for one pod at a time (ReadWriteOncePod) and is published at %s; delete the pod that uses it first", q.GetVolumeId(), p)
+		}
+	}
+	return nil
+}
+
+// present is the attachment of a volume that is staged.
+func (s *Server) present(ctx context.Context, volume string) (agent.Info, error) {
+	info, attached, err := s.opt.Attacher.Get(ctx, volume)
+	if err != nil {
+		return info, fromAgent(err, volume)
+	}
+	if !attached {
+		return info, status.Errorf(codes.FailedPrecondition, "volume %s is not staged: it is not attached to node %s", volume, s.opt.Node)
+	}
+	return info, nil
 }
 
 // bind replaces what a former attachment left at the target.
@@ -70,12 +106,9 @@ func (s *Server) bind(volume string, r mount.Request) error {
 // publishBlock binds the device node. That a pod may only read is seen to by
 // the kubelet, which gives its container no write access to the device.
 func (s *Server) publishBlock(ctx context.Context, q *csi.NodePublishVolumeRequest) error {
-	info, attached, err := s.opt.Attacher.Get(ctx, q.GetVolumeId())
+	info, err := s.present(ctx, q.GetVolumeId())
 	if err != nil {
-		return fromAgent(err, q.GetVolumeId())
-	}
-	if !attached {
-		return status.Errorf(codes.FailedPrecondition, "volume %s is not staged: it is not attached to node %s", q.GetVolumeId(), s.opt.Node)
+		return err
 	}
 	want, err := s.mounts.DeviceOf(info.Device)
 	if err != nil {
@@ -89,6 +122,9 @@ func (s *Server) publishBlock(ctx context.Context, q *csi.NodePublishVolumeReque
 		if have, err := s.mounts.DeviceOf(q.GetTargetPath()); err == nil && have == want {
 			return nil
 		}
+	}
+	if err := s.single(ctx, q); err != nil {
+		return err
 	}
 	return s.bind(q.GetVolumeId(), mount.Request{Source: info.Device, Target: q.GetTargetPath()})
 }
@@ -116,7 +152,7 @@ func (s *Server) NodeGetVolumeStats(_ context.Context, q *csi.NodeGetVolumeStats
 	if err != nil {
 		return nil, status.Errorf(codes.Internal, "volume %s: %v", q.GetVolumeId(), err)
 	}
-	u, err := s.mounts.UsageOf(q.GetVolumePath())
+	u, err := mount.UsageOf(q.GetVolumePath())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, status.Errorf(codes.NotFound, "volume %s: %v", q.GetVolumeId(), err)
 	}

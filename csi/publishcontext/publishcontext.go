@@ -18,6 +18,7 @@ type Context struct {
 	NSID       uint32
 	Attachment string // the attachment's ID
 	ReadOnly   bool
+	UID        string // of the Volume, for events; may be empty
 }
 
 const (
@@ -26,6 +27,7 @@ const (
 	keyNSID       = "nsid"
 	keyAttachment = "attachment"
 	keyReadOnly   = "readOnly"
+	keyUID        = "uid"
 )
 
 // NSID is the one namespace of a volume's subsystem.
@@ -43,13 +45,13 @@ func HostNQN(node, attachment string) string { return nqnPrefix + "host:" + node
 func (c Context) Map() map[string]string {
 	return map[string]string{
 		keyAddress: c.Address, keyNQN: c.NQN, keyNSID: strconv.FormatUint(uint64(c.NSID), 10),
-		keyAttachment: c.Attachment, keyReadOnly: strconv.FormatBool(c.ReadOnly),
+		keyAttachment: c.Attachment, keyReadOnly: strconv.FormatBool(c.ReadOnly), keyUID: c.UID,
 	}
 }
 
 // Parse is the inverse of Map.
 func Parse(m map[string]string) (Context, error) {
-	c := Context{Address: m[keyAddress], NQN: m[keyNQN], Attachment: m[keyAttachment]}
+	c := Context{Address: m[keyAddress], NQN: m[keyNQN], Attachment: m[keyAttachment], UID: m[keyUID]}
 	for _, k := range []string{keyAddress, keyNQN, keyNSID, keyAttachment} {
 		if m[k] == "" {
 			return Context{}, fmt.Errorf("%w: %q is missing; was the volume attached by this driver's controller?", ErrInvalid, k)

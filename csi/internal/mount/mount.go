@@ -58,6 +58,41 @@ func At(path string) (Mount, bool, error) {
 	}, true, nil
 }
 
+// Published tells where the file system of the device at path, or its node,
+// is mounted as a whole. Parts of a file system (a pod's subPath) do not count.
+func Published(path string) ([]string, error) {
+	d, err := DeviceOf(path)
+	if err != nil {
+		return nil, err
+	}
+	node := "/" + filepath.Base(path) // its root in a mount of /dev's file system
+	infos, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) {
+		return i.Root != "/" && i.Root != node, false
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the mount table: %w", err)
+	}
+	var at []string
+	for _, i := range infos {
+		if i.Root == "/" && (Device{uint32(i.Major), uint32(i.Minor)}) == d {
+			at = append(at, i.Mountpoint)
+		}
+		if i.Root == node {
+			if n, err := DeviceOf(i.Mountpoint); err == nil && n == d {
+				at = append(at, i.Mountpoint)
+			}
+		}
+	}
+	return at, nil
+}
+
+// Same says that two paths are one place in the mount table.
+func Same(a, b string) bool {
+	x, errX := canonical(a)
+	y, errY := canonical(b)
+	return errX == nil && errY == nil && x == y
+}
+
 // canonical resolves links in the directory of path, as the mount table has it,
 // without touching what may be mounted at path.
 func canonical(path string) (string, error) {

@@ -31,7 +31,7 @@ type Kernel interface {
 	// take it after all.
 	Connect(ctx context.Context, s Spec) (device string, err error)
 	// Disconnect of what is not connected is no error.
-	Disconnect(ctx context.Context, s Spec) error
+	Disconnect(ctx context.Context, s Spec, q DetachRequest) error
 	// Lookup finds what is connected.
 	Lookup(s Spec) (device string, link Link, found bool)
 }
@@ -79,6 +79,7 @@ type Agent struct {
 
 	mu       sync.Mutex
 	attached map[string]*attachment // by volume; guarded by mu
+	draining bool                   // guarded by mu
 }
 
 // attachment is one that this agent knows.
@@ -187,8 +188,8 @@ func (a *Agent) Attach(ctx context.Context, s Spec) (Info, error) {
 			return Info{}, fmt.Errorf("volume %s is still attached as %s: %w", s.Volume, t.rec.Spec.HostNQN, err)
 		}
 	}
-	if n := a.count(); n >= maxVolumes {
-		return Info{}, fmt.Errorf("volume %s: %d volumes are attached, which is the most: %w", s.Volume, n, ErrBusy)
+	if err := a.room(s.Volume); err != nil {
+		return Info{}, err
 	}
 	t, err := a.add(ctx, s)
 	if err != nil {
@@ -334,7 +335,7 @@ func (a *Agent) remove(ctx context.Context, t *attachment, q DetachRequest) erro
 	ctx, cancel := context.WithTimeout(ctx, detachTimeout)
 	defer cancel()
 	if t.rec.Path == PathKernel {
-		if err := a.opt.Kernel.Disconnect(ctx, t.rec.Spec); err != nil {
+		if err := a.opt.Kernel.Disconnect(ctx, t.rec.Spec, q); err != nil {
 			return err
 		}
 	} else if err := a.removeChild(ctx, t, q); err != nil {
@@ -440,10 +441,49 @@ func (a *Agent) get(volume string) *attachment {
 	return a.attached[volume]
 }
 
-func (a *Agent) count() int {
+// room says whether one more can be attached.
+func (a *Agent) room(volume string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.attached)
+	if a.draining {
+		return fmt.Errorf("volume %s: the attach agent is being ended: %w", volume, ErrBusy)
+	}
+	if n := len(a.attached); n >= maxVolumes {
+		return fmt.Errorf("volume %s: %d volumes are attached, which is the most: %w", volume, n, ErrBusy)
+	}
+	return nil
+}
+
+const drainPoll = 200 * time.Millisecond
+
+// Drain attaches nothing any more and waits until no process serves a volume.
+// It returns ctx's error when that takes longer.
+func (a *Agent) Drain(ctx context.Context) error {
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	for {
+		n := a.drain()
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d volumes are still attached: %w", n, ctx.Err())
+		}
+	}
+}
+
+func (a *Agent) drain() (left int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.draining = true
+	for _, t := range a.attached {
+		if t.rec.Path == PathUser {
+			left++
+		}
+	}
+	return left
 }
 
 func (a *Agent) forget(t *attachment) {

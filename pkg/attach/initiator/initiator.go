@@ -1,0 +1,44 @@
+//go:build linux
+
+// Package initiator connects attachments by Cask's own NVMe/TCP host. It has
+// no state; what it opens is the caller's.
+package initiator
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/cask-storage/cask/pkg/attach/agent"
+	"github.com/cask-storage/cask/pkg/attach/fabrics"
+	"github.com/cask-storage/cask/pkg/nvme"
+	"github.com/cask-storage/cask/pkg/nvme/host"
+)
+
+const ioQueues = 1
+
+// Opener connects to targets.
+func Opener(log *slog.Logger) agent.Opener {
+	return func(ctx context.Context, s agent.Spec) (agent.Opened, error) {
+		dev, err := host.Attach(ctx, host.Config{
+			Addr: s.Address, SubsystemNQN: s.NQN, HostNQN: s.HostNQN, NSID: nvme.NSID(s.NSID), Queues: ioQueues,
+			HostID: nvme.UUID(fabrics.HostIDBytes(s.HostNQN)),
+			Logf:   func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) },
+		})
+		if host.NotAdmitted(err) {
+			return agent.Opened{}, fmt.Errorf("%w: %w", agent.ErrRefused, err)
+		}
+		if err != nil {
+			return agent.Opened{}, fmt.Errorf("%w: %w", agent.ErrUnreachable, err)
+		}
+		return agent.Opened{Device: dev, Link: func() agent.Link { return linkOf(dev.State()) }}, nil
+	}
+}
+
+func linkOf(s host.State) agent.Link {
+	l := agent.Link{Connected: s.Connected, Since: s.Since}
+	if !s.Connected && s.LastError != nil {
+		l.Message, l.Refused = s.LastError.Error(), host.NotAdmitted(s.LastError)
+	}
+	return l
+}

@@ -62,6 +62,7 @@ func openQpair(ctx context.Context, cfg *Config, o options) (*qpair, error) {
 	if err != nil {
 		return nil, err
 	}
+	setUserTimeout(nc)
 	q := &qpair{
 		nc: nc, inCapsule: o.inCapsule, fail: o.fail, table: make([]*task, o.depth),
 		rd:   tcp.NewReader(nc, tcp.Options{Role: tcp.Host, MaxData: maxC2HData, Buffer: readBuffer}),

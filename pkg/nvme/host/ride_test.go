@@ -373,3 +373,45 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestRecheckWaits: Recheck does not return while a refused host's command is
+// in the device.
+func TestRecheckWaits(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{Workers: 2})
+	defer mem.Close()
+	var refuse atomic.Bool
+	r := newRig(t, mem, target.Config{Admit: func(context.Context, string) error {
+		if refuse.Load() {
+			return errors.New("attached elsewhere")
+		}
+		return nil
+	}})
+	d := attach(t, r.config())
+	mem.Stall()
+	res := make(chan error, 1)
+	go func() { res <- blocktest.Write(d, 0, make([]byte, 512)) }()
+	time.Sleep(50 * time.Millisecond)
+	refuse.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if err := r.tgt.Recheck(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Recheck with a command in the device: %v", err)
+	}
+	go func() {
+		time.Sleep(100 * time.Millisecond)
+		mem.Resume()
+	}()
+	if err := r.tgt.Recheck(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if n := mem.Counts().Writes; n != 1 {
+		t.Errorf("%d writes, want 1", n)
+	}
+	_ = d.Close()
+	if err := <-res; !errors.Is(err, block.ErrClosed) {
+		t.Errorf("write of a host no longer admitted: %v", err)
+	}
+	if n := mem.Counts().Writes; n != 1 {
+		t.Errorf("%d writes after Recheck, want 1", n)
+	}
+}

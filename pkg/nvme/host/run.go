@@ -77,12 +77,12 @@ func (d *Device) attemptFailed(ctx context.Context, err error) {
 		return
 	}
 	d.mu.Lock()
-	repeated := d.state.LastError != nil && d.state.LastError.Error() == err.Error() && d.state.Attempts > 0
 	d.state.Attempts++
 	d.state.LastError = err
+	n := d.state.Attempts
 	d.mu.Unlock()
-	if !repeated {
-		d.cfg.Logf("nvme host: %s at %s: not connected, trying again: %v", d.cfg.SubsystemNQN, d.cfg.Addr, err)
+	if n&(n-1) == 0 { // ever more seldom: it may take hours
+		d.cfg.Logf("nvme host: %s at %s: not connected after %d attempts, trying again: %v", d.cfg.SubsystemNQN, d.cfg.Addr, n, err)
 	}
 }
 

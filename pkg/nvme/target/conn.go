@@ -122,9 +122,9 @@ func (c *conn) finish(err error) {
 	if errors.As(err, &fatal) {
 		c.term = tcp.Term{FES: fatal.FES, FEI: fatal.FEI, Header: fatal.Header}.Append(nil, tcp.TypeC2HTermReq)
 	}
-	known := c.ctrl != nil
+	ctrl := c.ctrl
 	c.mu.Unlock()
-	if !errors.Is(err, io.EOF) && (known || fatal != nil) {
+	if fatal != nil || ctrl.alive() && !errors.Is(err, io.EOF) {
 		c.t.cfg.Logf("nvme target: %v: %v", c.nc.RemoteAddr(), err)
 	}
 	if fatal == nil {

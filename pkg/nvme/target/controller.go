@@ -43,6 +43,16 @@ func (ctrl *controller) ready() bool {
 	return ctrl.cc&nvme.CCEnable != 0 && !ctrl.dead
 }
 
+// alive reports whether there is an association that was not killed.
+func (ctrl *controller) alive() bool {
+	if ctrl == nil {
+		return false
+	}
+	ctrl.mu.Lock()
+	defer ctrl.mu.Unlock()
+	return !ctrl.dead
+}
+
 // kill ends the association: its connections are closed, and drained is closed
 // when the devices have completed what they had submitted. It does not wait.
 func (ctrl *controller) kill(why error) {

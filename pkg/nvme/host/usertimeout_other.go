@@ -1,0 +1,7 @@
+//go:build !linux
+
+package host
+
+import "net"
+
+func setUserTimeout(net.Conn) {}

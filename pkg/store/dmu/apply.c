@@ -5,6 +5,7 @@
 
 #define	TX_OPS		64		/* at most in one transaction */
 #define	TX_BYTES	(1ULL << 20)	/* more than this only for one op */
+_Static_assert(TX_OPS <= 64, "a bit for each");
 #define	FREE_AT_ONCE	(64ULL << 20)	/* unmapped in one transaction */
 
 /*
@@ -41,10 +42,16 @@ tx_assign(cask_vol *v, dmu_tx_t *tx, int may_block)
 	return (e == ERESTART ? EAGAIN : e);
 }
 
-static void
-write_one(cask_vol *v, const op_t *op, dmu_tx_t *tx)
+static const char *
+data_of(const op_t *op)
 {
-	const char *data = (const char *)(uintptr_t)op->data;
+	return ((const char *)(uintptr_t)op->data);
+}
+
+static void
+write_one(cask_vol *v, const op_t *op, int zeroes, dmu_tx_t *tx)
+{
+	const char *data = data_of(op);
 
 	if (op->len > 0) {
 		zfs_locked_range_t *lr = zfs_rangelock_enter(&v->ranges,
@@ -54,25 +61,33 @@ write_one(cask_vol *v, const op_t *op, dmu_tx_t *tx)
 	}
 	mark_advance(v, op->seq, 0, 0, tx);
 	ghost_write(v, op->off, op->len, data, tx);
+	if (zeroes)
+		region_set(v, op->off, op->len, tx);
 	log_write(v, op->off, op->len, data, op->seq, tx);
 }
 
 int
 apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block)
 {
+	uint64_t zeroes = 0;	/* a bit for each of at most TX_OPS */
 	dmu_tx_t *tx = dmu_tx_create(v->os);
 
 	for (uint64_t i = 0; i < n; i++) {
-		if (ops[i].len > 0)
-			dmu_tx_hold_write_by_dnode(tx, v->dn, ops[i].off,
-			    ops[i].len);
+		const op_t *op = &ops[i];
+		if (op->len == 0)
+			continue;
+		dmu_tx_hold_write_by_dnode(tx, v->dn, op->off, op->len);
+		if (has_zero_piece(v, op->off, op->len, data_of(op))) {
+			zeroes |= 1ULL << i;
+			region_hold(v, op->off, op->len, tx);
+		}
 	}
 	dmu_tx_hold_write_by_dnode(tx, v->mark_dn, 0, MARK_BYTES);
 	int e = tx_assign(v, tx, may_block);
 	if (e != 0)
 		return (e);
 	for (uint64_t i = 0; i < n; i++)
-		write_one(v, &ops[i], tx);
+		write_one(v, &ops[i], (zeroes >> i) & 1, tx);
 	dmu_tx_commit(tx);
 	return (0);
 }
@@ -105,6 +120,7 @@ unmap_locked(cask_vol *v, const op_t *op, int may_block)
 	dmu_tx_mark_netfree(tx);
 	if (!large && op->len > 0)
 		dmu_tx_hold_free_by_dnode(tx, v->dn, op->off, op->len);
+	region_hold(v, op->off, op->len, tx);
 	dmu_tx_hold_write_by_dnode(tx, v->mark_dn, 0, MARK_BYTES);
 	int e = tx_assign(v, tx, may_block);
 	if (e != 0)
@@ -113,6 +129,7 @@ unmap_locked(cask_vol *v, const op_t *op, int may_block)
 		VERIFY0(dmu_free_range(v->os, DATA_OBJ, op->off, op->len, tx));
 	mark_advance(v, op->seq, op->off, large ? op->len : 0, tx);
 	ghost_unmap(v, op->off, op->len, tx);
+	region_set(v, op->off, op->len, tx);
 	log_unmap(v, op->off, op->len, op->seq, tx);
 	dmu_tx_commit(tx);
 	return (large ? finish_free(v) : 0);

@@ -15,6 +15,9 @@ typedef struct {
 	uint64_t block_size;
 	uint64_t size;
 	uint64_t since;
+	uint64_t region;
+	uint64_t nregions;
+	uint64_t *regions;	/* REGION_OBJ */
 	ghost_t ghosts[GHOST_SLOTS];
 	uint64_t nghosts;
 	uint64_t ghost;		/* the next of them to be collected */
@@ -80,6 +83,19 @@ collect(collect_t *c, uint64_t off, uint64_t len)
 	collect_one(c, off, len);
 }
 
+/* Collect where zeroing since then may have left holes without a birth. */
+static void
+collect_zeroed(collect_t *c, uint64_t off, uint64_t len)
+{
+	for (uint64_t end = MIN(off + len, c->size); off < end; ) {
+		uint64_t i = off / c->region;
+		uint64_t n = MIN((i + 1) * c->region, end) - off;
+		if (c->regions[i] > c->since)
+			collect(c, off, n);
+		off += n;
+	}
+}
+
 static int
 visit(spa_t *spa, zilog_t *zilog, const blkptr_t *bp,
     const zbookmark_phys_t *zb, const dnode_phys_t *dnp, void *arg)
@@ -91,11 +107,12 @@ visit(spa_t *spa, zilog_t *zilog, const blkptr_t *bp,
 		return (0);
 	if (zb->zb_level > 0 && !BP_IS_HOLE(bp))
 		return (0);
-	if (bp->blk_birth <= c->since)
-		return (0);
 	uint64_t span = c->block_size *
 	    bp_span_in_blocks(dnp->dn_indblkshift, zb->zb_level);
-	collect(c, zb->zb_blkid * span, span);
+	if (bp->blk_birth > c->since)
+		collect(c, zb->zb_blkid * span, span);
+	else if (bp->blk_birth == 0)
+		collect_zeroed(c, zb->zb_blkid * span, span);
 	return (0);
 }
 
@@ -122,29 +139,45 @@ traverse(const char *snapshot, collect_t *c)
 	return (e);
 }
 
-int
-cask_changed(cask_vol *v, uint64_t since, uint64_t *pairs, uint64_t max,
-    uint64_t *n)
+/* Traverse a snapshot made for the purpose. */
+static int
+snapshot_traverse(cask_vol *v, collect_t *c)
 {
-	collect_t c = { .pairs = pairs, .max = max, .size = v->size,
-	    .block_size = v->block_size, .since = mark_txg(v, since) };
-	char snap[64];
-	char full[ZFS_MAX_DATASET_NAME_LEN];
+	char snap[64], full[ZFS_MAX_DATASET_NAME_LEN];
 
-	if (spa_suspended(v->spa))
-		return (CASK_SUSPENDED);
-	c.nghosts = ghost_copy(v, c.since, c.ghosts);
 	(void) snprintf(snap, sizeof (snap), SNAP_PREFIX "%llu",
 	    (u_longlong_t)atomic_inc_64_nv(&v->snapshots));
 	(void) snprintf(full, sizeof (full), "%.128s@%s", v->name, snap);
 	int e = dmu_objset_snapshot_one(v->name, snap);
 	if (e != 0)
 		return (e);
-	e = traverse(full, &c);
+	e = traverse(full, c);
 	int destroyed = dsl_destroy_snapshot(full, B_FALSE);
+	return (e != 0 ? e : destroyed);
+}
+
+int
+cask_changed(cask_vol *v, uint64_t since, uint64_t *pairs, uint64_t max,
+    uint64_t *n)
+{
+	collect_t c = { .pairs = pairs, .max = max, .size = v->size,
+	    .block_size = v->block_size, .since = mark_txg(v, since),
+	    .region = v->region, .nregions = v->size / v->region + 1 };
+
+	if (spa_suspended(v->spa))
+		return (CASK_SUSPENDED);
+	c.nghosts = ghost_copy(v, c.since, c.ghosts);
+	c.regions = calloc(c.nregions, sizeof (uint64_t));
+	if (c.regions == NULL)
+		return (ENOMEM);
+	int e = dmu_read(v->os, REGION_OBJ, 0, c.nregions * sizeof (uint64_t),
+	    c.regions, DMU_READ_PREFETCH);
+	if (e == 0)
+		e = snapshot_traverse(v, &c);
+	free(c.regions);
 	collect_ghosts(&c, UINT64_MAX);
 	*n = c.n;
-	return (e != 0 ? e : destroyed);
+	return (e);
 }
 
 /* Snapshots of a cask_changed that a crash cut short. */

@@ -9,13 +9,16 @@
 //
 //	object 1  data        what any zvol has
 //	object 2  properties  what any zvol has: a ZAP with "size"
-//	object 3  mark        4096 bytes
+//	object 3  mark        8192 bytes
 //	  0  magic "CASKMARK"     32  tainted: content changed since the mark moved
 //	  8  version, 1           40  offset and
 //	 16  mark (Seq)           48  length of an unmap that may be unfinished
-//	 24  TXG of this record   56  used slots
-//	 64  252 slots of (TXG, Seq), ascending: what changed after Seq was born after TXG
+//	 24  TXG of this record   56  used checkpoints
+//	 64  252 checkpoints (TXG, Seq), ascending: what changed after Seq was born after TXG
+//	4096 used ghosts          4104 bytes per region of object 5
+//	4112 170 ghosts (TXG, offset, length), by offset: written and zeroed within one TXG
 //	object 4  metadata    16384 bytes: magic "CASKMETA", version 1, length; content from 64
+//	object 5  regions     an array of TXGs: in which one each region was last zeroed, even in part
 //
 // ZFS checksums every block; the records have no checksum of their own. The
 // versions are frozen: a higher one is refused with store.ErrFormat.

@@ -1,13 +1,19 @@
 //go:build cgo && linux
 
 /*
- * What birth times do not show. A block that is written and then zeroed or
- * unmapped within one TXG leaves no trace in the tree when it was a hole
- * before, yet it did change after the write. Such ranges are kept in the mark
- * record, with their TXG; when there is no room they grow together.
+ * What birth times do not show.
  *
- * The blocks written in the open TXG are remembered in a hashed bit map: it
- * may name too many, which makes Changed's answer larger, never too few.
+ * A block that is written and then zeroed or unmapped within one TXG leaves no
+ * trace in the tree when it was a hole before, yet it did change after the
+ * write. Such ranges, the ghosts, are kept in the mark record with their TXG;
+ * when there is no room they grow together. The blocks written in the open TXG
+ * are remembered in a hashed bit map: it may name too many, which makes
+ * Changed's answer larger, never too few.
+ *
+ * And ZFS forgets the birth of holes: when all that an indirect block maps is
+ * freed, its cached copy is cleared, births and all, and a later write may
+ * reuse that copy. So a hole without a birth is either one that was never
+ * written or one of these; REGION_OBJ tells where it may be the latter.
  */
 #include "zfs.h"
 
@@ -150,6 +156,49 @@ ghost_unmap(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx)
 	}
 	if (first <= last)
 		add(v, first, last);
+}
+
+int
+has_zero_piece(cask_vol *v, uint64_t off, uint64_t len, const char *data)
+{
+	for (uint64_t end = off + len; off < end; ) {
+		uint64_t n = MIN(P2ALIGN(off, v->block_size) + v->block_size,
+		    end) - off;
+		if (all_zero(data, n))
+			return (1);
+		off += n;
+		data += n;
+	}
+	return (0);
+}
+
+void
+region_hold(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx)
+{
+	if (len == 0)
+		return;
+	uint64_t first = off / v->region, last = (off + len - 1) / v->region;
+	dmu_tx_hold_write(tx, REGION_OBJ, first * sizeof (uint64_t),
+	    (last - first + 1) * sizeof (uint64_t));
+}
+
+void
+region_set(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx)
+{
+	uint64_t txgs[REGION_BLOCK / sizeof (uint64_t)];
+	const uint64_t max = sizeof (txgs) / sizeof (txgs[0]);
+
+	if (len == 0)
+		return;
+	uint64_t i = off / v->region, last = (off + len - 1) / v->region;
+	for (uint64_t k = 0; k < MIN(max, last - i + 1); k++)
+		txgs[k] = dmu_tx_get_txg(tx);
+	while (i <= last) {
+		uint64_t n = MIN(max - i % max, last - i + 1);
+		dmu_write(v->os, REGION_OBJ, i * sizeof (uint64_t),
+		    n * sizeof (uint64_t), txgs, tx);
+		i += n;
+	}
 }
 
 /* The ghosts of TXGs after txg, by offset. */

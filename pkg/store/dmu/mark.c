@@ -10,10 +10,14 @@ mark_of(cask_vol *v)
 }
 
 void
-mark_init(mark_t *m)
+mark_init(mark_t *m, uint64_t size, uint64_t block_size)
 {
 	m->magic = MARK_MAGIC;
 	m->version = FORMAT_VERSION;
+	/* what one indirect block maps, or more for very large volumes */
+	m->region = block_size << (DN_MAX_INDBLKSHIFT - SPA_BLKPTRSHIFT);
+	while (size / m->region >= REGIONS_MAX)
+		m->region *= 2;
 }
 
 /*

@@ -82,7 +82,9 @@ create_objects(objset_t *os, void *arg, cred_t *cr, dmu_tx_t *tx)
 	    DMU_OT_NONE, 0, tx));
 	VERIFY0(dmu_object_claim(os, META_OBJ, DMU_OT_PLAIN_OTHER, META_BYTES,
 	    DMU_OT_NONE, 0, tx));
-	mark_init(&m);
+	VERIFY0(dmu_object_claim(os, REGION_OBJ, DMU_OT_UINT64_OTHER,
+	    REGION_BLOCK, DMU_OT_NONE, 0, tx));
+	mark_init(&m, g->size, g->block_size);
 	dmu_write(os, MARK_OBJ, 0, sizeof (m), &m, tx);
 }
 

@@ -26,8 +26,9 @@ hold_mark(cask_vol *v)
 	mark_t *m = mark_of(v);
 	if (v->mark->db_size != MARK_BYTES || m->magic != MARK_MAGIC ||
 	    m->version != FORMAT_VERSION || m->slots > RING_SLOTS ||
-	    m->ghost_slots > GHOST_SLOTS)
+	    m->ghost_slots > GHOST_SLOTS || m->region < v->block_size)
 		return (CASK_FORMAT);
+	v->region = m->region;
 	return (0);
 }
 

@@ -27,6 +27,7 @@
 #define	ZAP_OBJ		2ULL
 #define	MARK_OBJ	3ULL
 #define	META_OBJ	4ULL
+#define	REGION_OBJ	5ULL
 
 #define	MARK_MAGIC	0x4b52414d4b534143ULL	/* "CASKMARK" */
 #define	META_MAGIC	0x4154454d4b534143ULL	/* "CASKMETA" */
@@ -63,7 +64,7 @@ typedef struct {
 	uint64_t slots;		/* used in ring */
 	checkpoint_t ring[RING_SLOTS];	/* both fields ascending */
 	uint64_t ghost_slots;	/* used in ghosts */
-	uint64_t reserved;
+	uint64_t region;	/* bytes of each entry of REGION_OBJ */
 	ghost_t ghosts[GHOST_SLOTS];	/* by offset, disjoint */
 } mark_t;
 
@@ -73,6 +74,13 @@ typedef struct {
 	uint64_t version;
 	uint64_t len;
 } meta_t;
+
+/*
+ * Object 5 is an array of TXGs, frozen: in which one a range of region bytes
+ * was last zeroed or unmapped, even in part. See ghost.c.
+ */
+#define	REGION_BLOCK	4096
+#define	REGIONS_MAX	(256ULL << 10)
 
 _Static_assert(sizeof (checkpoint_t) == 16, "frozen");
 _Static_assert(sizeof (ghost_t) == 24, "frozen");
@@ -95,6 +103,7 @@ struct cask_vol {
 	zfs_rangelock_t ranges;		/* a sector is read whole or not at all */
 	uint64_t size;
 	uint64_t block_size;
+	uint64_t region;		/* see mark_t */
 	uint64_t max_record;		/* data of one log record */
 	uint64_t snapshots;		/* made by cask_changed */
 	/* the blocks written in the TXG fresh_txg, hashed; see ghost.c */
@@ -112,7 +121,7 @@ struct cask_vol {
 
 /* mark.c */
 mark_t *mark_of(cask_vol *v);
-void mark_init(mark_t *m);
+void mark_init(mark_t *m, uint64_t size, uint64_t block_size);
 void mark_advance(cask_vol *v, uint64_t seq, uint64_t free_off,
     uint64_t free_len, dmu_tx_t *tx);
 void mark_rebase(cask_vol *v, uint64_t seq, uint64_t base, dmu_tx_t *tx);
@@ -123,6 +132,9 @@ uint64_t mark_txg(cask_vol *v, uint64_t since);
 void ghost_write(cask_vol *v, uint64_t off, uint64_t len, const char *data,
     dmu_tx_t *tx);
 void ghost_unmap(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx);
+int has_zero_piece(cask_vol *v, uint64_t off, uint64_t len, const char *data);
+void region_hold(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx);
+void region_set(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx);
 uint64_t ghost_copy(cask_vol *v, uint64_t txg, ghost_t *out);
 
 /* log.c */

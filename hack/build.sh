@@ -9,6 +9,7 @@ flags=(-trimpath -buildvcs=false)
 link="-s -w -X main.version=$version"
 if [ "$command" = replica ]; then
   export CGO_ENABLED=1
+  flags+=(-tags netgo,osusergo)
   link+=" -linkmode external -extldflags=-static"
 else
   export CGO_ENABLED=0

@@ -21,7 +21,8 @@ base_archive() {
     exclude+=(--dpkgopt="path-exclude=/usr/share/$path/*")
   done
   step "making the Debian base image"
-  mmdebstrap --variant=minbase "${exclude[@]}" --format=tar bookworm "$1" "$(debian_source)" 2>"$CACHE/base.log" ||
+  mmdebstrap --variant=minbase --include=usr-is-merged --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+    "${exclude[@]}" --format=tar bookworm "$1" "$(debian_source)" 2>"$CACHE/base.log" ||
     die "mmdebstrap failed; read $CACHE/base.log"
 }
 

@@ -217,39 +217,47 @@ func (p *pass) budget() {
 }
 
 // deployments creates what is missing and renews what is outdated, the latter
-// one at a time and never so that a replica in sync is missed.
+// one at a time, never so that a replica in sync is missed, and the target last.
 func (p *pass) deployments() {
-	var outdated []*appsv1.Deployment
-	settled := true // every replica Deployment runs what it should
+	var outdated *appsv1.Deployment
+	busy := false // some replica is not yet what it is going to be
 	for _, r := range p.want.Replicas {
 		want := p.replicaDeployment(r)
 		if want == nil {
-			settled = false
 			continue
 		}
 		have, ok := p.Deployments[want.Name]
 		switch {
 		case !ok:
 			p.plan.Create = append(p.plan.Create, want)
-			settled = false
-		case stale(&have, want) && p.mayRestart(r):
-			outdated = append(outdated, renewed(&have, want))
-		case stale(&have, want) || !rolledOut(&have):
-			settled = false
+		case !stale(&have, want):
+			busy = busy || p.coming(r, &have)
+			continue
+		case outdated == nil && p.mayRestart(r):
+			outdated = renewed(&have, want)
 		}
+		busy = true
 	}
-	if len(outdated) > 0 {
-		p.plan.Update = append(p.plan.Update, outdated[0])
-		settled = false
+	if outdated != nil {
+		p.plan.Update = append(p.plan.Update, outdated)
 	}
 	want := p.settings.Target(p.Volume)
 	have, ok := p.Deployments[want.Name]
 	switch {
 	case !ok:
 		p.plan.Create = append(p.plan.Create, want)
-	case stale(&have, want) && (settled || !p.serving()):
+	case stale(&have, want) && (!busy || !p.serving()):
 		p.plan.Update = append(p.plan.Update, renewed(&have, want))
 	}
+}
+
+// coming reports whether a replica is on its way to being in sync; one whose
+// node is away is not waited for.
+func (p *pass) coming(r v1alpha1.VolumeReplica, d *appsv1.Deployment) bool {
+	if r.State == v1alpha1.ReplicaCatchingUp || r.State == v1alpha1.ReplicaRebuilding {
+		return true
+	}
+	return !rolledOut(d) && slices.ContainsFunc(p.Nodes, func(n corev1.Node) bool { return n.Name == r.Node && nodeReady(&n) })
 }
 
 func (p *pass) replicaDeployment(r v1alpha1.VolumeReplica) *appsv1.Deployment {

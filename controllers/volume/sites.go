@@ -70,7 +70,7 @@ func labelsOf(p v1alpha1.StoragePool) string {
 func sites(s *Snapshot, pools []v1alpha1.StoragePool) ([]Site, error) {
 	var all []Site
 	for _, p := range pools {
-		selector, err := NodeSelector(&p)
+		selector, err := nodeSelector(&p)
 		if err != nil {
 			return nil, err
 		}
@@ -84,8 +84,8 @@ func sites(s *Snapshot, pools []v1alpha1.StoragePool) ([]Site, error) {
 	return all, nil
 }
 
-// NodeSelector is the pool's node selector; everything when it has none.
-func NodeSelector(p *v1alpha1.StoragePool) (labels.Selector, error) {
+// nodeSelector is the pool's node selector; everything when it has none.
+func nodeSelector(p *v1alpha1.StoragePool) (labels.Selector, error) {
 	if p.Spec.NodeSelector == nil {
 		return labels.Everything(), nil
 	}

@@ -89,4 +89,3 @@ func labelsOf(name string) map[string]string {
 }
 
 func (p Params) image(name string) string { return p.ImagePrefix + name + ":" + p.ImageTag }
-

@@ -54,7 +54,7 @@ type Limits struct {
 }
 
 // Planned is what the process is told it may use, in bytes.
-func (l Limits) Planned() int64 { return l.MemoryLimit.Value() / 100 * l.WorkingShare }
+func (l Limits) Planned() int64 { return l.MemoryLimit.Value() * l.WorkingShare / 100 }
 
 // DefaultSettings are what the operator's flags default to.
 func DefaultSettings() Settings {

@@ -211,7 +211,9 @@ func (s Settings) Replica(v *v1alpha1.Volume, r v1alpha1.VolumeReplica, director
 			{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: ptr.To(s.ReplicaLimits.MemoryLimit)}}},
 		},
 	}
-	return s.deployment(v, ReplicaName(v.Name, r.ID), labels, pod)
+	d := s.deployment(v, ReplicaName(v.Name, r.ID), labels, pod)
+	d.Spec.MinReadySeconds = 5 // available only when its target has had time to notice
+	return d
 }
 
 func (s Settings) replicaContainer(v *v1alpha1.Volume, r v1alpha1.VolumeReplica) corev1.Container {

@@ -192,6 +192,9 @@ func TestNotAdmitted(t *testing.T) {
 	if err == nil {
 		t.Fatal("attached without being admitted")
 	}
+	if !host.NotAdmitted(err) {
+		t.Errorf("not recognized as a refusal: %v", err)
+	}
 	t.Log(err)
 	admitted.Store(true)
 	d := attach(t, r.config())

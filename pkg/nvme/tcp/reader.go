@@ -74,9 +74,6 @@ func (r *Reader) Negotiated(d Digests) { r.digests = d }
 // SetMaxCapsule changes Options.MaxCapsule.
 func (r *Reader) SetMaxCapsule(n uint32) { r.opts.MaxCapsule = n }
 
-// Buffered is the number of bytes received and not yet taken.
-func (r *Reader) Buffered() int { return r.src.Buffered() }
-
 // Next skips what is left of the last PDU and reads the next header. The
 // error is an *Error when the peer broke the protocol, else one of reading.
 // At the end of the stream, between two PDUs, it is io.EOF.

@@ -58,6 +58,9 @@ func (w *world) finish() (Result, error) {
 	if w.err == nil && !w.opt.PowerCuts {
 		w.checkLinearizable()
 	}
+	if w.err == nil {
+		w.checkDurable()
+	}
 	return res, w.err
 }
 

@@ -15,6 +15,7 @@ type op struct {
 	block  int
 	write  bool
 	value  uint64
+	fua    bool
 	calls  []volume.Time // each attempt's
 	ret    volume.Time   // 0 while it is under way
 }
@@ -29,12 +30,13 @@ type client struct {
 	flush  int
 	gen    int
 	writes bool
+	asked  map[int]volume.Time // last attempt of each flush under way
 }
 
 const inFlight = 6
 
 func newClient(w *world, id int) *client {
-	c := &client{w: w, id: id, target: w.targets[0], open: map[int]*volume.Request{}, writes: id == 0 || w.chance(0.5)}
+	c := &client{w: w, id: id, target: w.targets[0], open: map[int]*volume.Request{}, asked: map[int]volume.Time{}, writes: id == 0 || w.chance(0.5)}
 	c.follow()
 	c.work()
 	return c
@@ -89,7 +91,8 @@ func (c *client) start() {
 	if o.write {
 		w.values++
 		o.value = w.values
-		r.Op, r.FUA = block.OpWrite, w.chance(0.1)
+		o.fua = w.chance(0.1)
+		r.Op, r.FUA = block.OpWrite, o.fua
 		buf := make([]byte, blockSize)
 		for i := 0; i < blockSize; i += 8 {
 			binary.LittleEndian.PutUint64(buf[i:], o.value)
@@ -113,6 +116,8 @@ func (c *client) submit(i int, r *volume.Request) {
 	q, gen, t := *r, c.gen, c.target
 	if i >= 0 {
 		c.w.ops[i].calls = append(c.w.ops[i].calls, c.w.now)
+	} else {
+		c.asked[i] = c.w.now
 	}
 	q.Owner = func(q *volume.Request, err error) {
 		if c.gen == gen && t.alive {
@@ -141,6 +146,8 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 	}
 	delete(c.open, i)
 	if i < 0 {
+		c.w.flushed = append(c.w.flushed, span{c.asked[i], c.w.now})
+		delete(c.asked, i)
 		return
 	}
 	o := &c.w.ops[i]
@@ -155,6 +162,3 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 	}
 	c.w.trace("client %d done %+v", c.id, *o)
 }
-
-// powerCut is where the history of a run with power cuts starts anew.
-func (c *client) powerCut() {}

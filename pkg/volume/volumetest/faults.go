@@ -27,7 +27,7 @@ func (w *world) anyNode() *node { return w.replicas[w.rng.IntN(len(w.replicas))]
 //lint:dispatch
 func (w *world) fault() {
 	n, t := w.anyNode(), w.targets[len(w.targets)-1]
-	switch w.rng.IntN(11) {
+	switch w.rng.IntN(14) {
 	case 0, 1: // a replica loses its memory
 		if w.mayCrash(n) {
 			n.crash()
@@ -59,11 +59,39 @@ func (w *world) fault() {
 	case 9:
 		w.authDown = true
 		w.after(w.between(0, 3000*ms), func() { w.authDown = false })
-	case 10:
+	case 10, 11: // the replicas are split between an old target and a new one
+		w.split(t)
+	case 12: // a replica loses its memory, another cannot be reached, the target dies
+		if w.mayCrash(n) {
+			n.crash()
+			w.after(w.between(0, 300*ms), n.start)
+		}
+		m := w.anyNode()
+		m.isolated = true
+		w.after(w.between(0, 8000*ms), func() { m.isolated = false })
+		t.kill()
+		w.another()
+	case 13:
 		if w.opt.PowerCuts {
 			w.powerCut()
 		}
 	}
+}
+
+// split gives each replica to the old target t or to a new one, for a while.
+func (w *world) split(t *target) {
+	t.noAPI = w.chance(0.5)
+	w.another()
+	next := w.targets[len(w.targets)-1]
+	for _, n := range w.replicas {
+		if w.chance(0.5) {
+			t.cut[n.id] = true
+		} else {
+			next.cut[n.id] = true
+		}
+	}
+	w.after(w.between(500*ms, 8000*ms), func() { clear(t.cut) })
+	w.after(w.between(500*ms, 8000*ms), func() { clear(next.cut) })
 }
 
 // mayCrash keeps to the contract: fewer than a write quorum of voters may have
@@ -90,9 +118,7 @@ func (w *world) powerCut() {
 		n.crash()
 		w.after(w.between(0, 1000*ms), n.start)
 	}
-	for _, c := range w.clients {
-		c.powerCut()
-	}
+	w.cuts = append(w.cuts, w.now)
 }
 
 // heal ends all faults and makes sure there is a target and every replica.

@@ -78,9 +78,14 @@ type world struct {
 	healing  bool // no more faults
 	clients  []*client
 	ops      []op
+	flushed  []span        // completed flushes
+	cuts     []volume.Time // power cuts
 	values   uint64
 	err      error
 }
+
+// span is when something was asked for and when it was done.
+type span struct{ call, ret volume.Time }
 
 // Result is what a run was like.
 type Result struct {

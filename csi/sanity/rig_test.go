@@ -190,6 +190,7 @@ type driver struct {
 	socket  string
 	run     string // the agent's
 	agent   *agent.Agent
+	stop    func() // ends the agent, not what it attached
 	ctl     csispec.ControllerServer
 	node    csispec.NodeServer
 }
@@ -260,7 +261,7 @@ func waitFor(t testing.TB, socket string) {
 
 // startAgent runs an agent whose children are this binary, and detaches
 // everything at the end.
-func (d *driver) startAgent(t testing.TB) (stop func()) {
+func (d *driver) startAgent(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	log := logTo(t)
@@ -283,7 +284,7 @@ func (d *driver) startAgent(t testing.TB) (stop func()) {
 	go func() { served <- a.Serve(ctx) }()
 	waitFor(t, filepath.Join(d.run, "agent.sock"))
 	var once sync.Once
-	stop = func() {
+	stop := func() {
 		once.Do(func() {
 			cancel()
 			if err := errors.Join(<-served, a.Close()); err != nil {
@@ -300,7 +301,7 @@ func (d *driver) startAgent(t testing.TB) (stop func()) {
 		}
 		stop()
 	})
-	return stop
+	d.stop = stop
 }
 
 // needHost skips where the real thing cannot be had.

@@ -73,7 +73,7 @@ func (c *client) work() {
 			c.start()
 		}
 	}
-	w.after(w.between(0, 12*ms), c.work)
+	w.after(w.between(0, w.pace), c.work)
 }
 
 func (c *client) start() {

@@ -75,7 +75,8 @@ type world struct {
 	conns    uint64
 	record   volume.Record
 	authDown bool
-	healing  bool // no more faults
+	healing  bool        // no more faults
+	pace     volume.Time // of the clients: what few writes touch shows more
 	clients  []*client
 	ops      []op
 	flushed  []span        // completed flushes
@@ -96,6 +97,7 @@ type Result struct {
 // Run simulates once and returns the first rule broken.
 func Run(opt Options) (Result, error) {
 	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 1)), now: ms}
+	w.pace = []volume.Time{12 * ms, 60 * ms, 300 * ms}[w.rng.IntN(3)]
 	for i := range opt.Replicas {
 		w.record.Voters = append(w.record.Voters, quorum.ReplicaID(fmt.Sprintf("r%d", i)))
 	}

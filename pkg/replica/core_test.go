@@ -1,0 +1,225 @@
+package replica
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
+	"github.com/cask-storage/cask/pkg/store/memstore"
+)
+
+// disk is a Backing in memory.
+type disk struct {
+	s   *memstore.Store
+	err error
+}
+
+func (d *disk) Open() (store.Store, error) {
+	if d.err != nil {
+		return nil, d.err
+	}
+	if d.s == nil {
+		return nil, store.ErrNotFound
+	}
+	return d.s, nil
+}
+
+func (d *disk) Create(size uint64) (store.Store, error) {
+	d.s = memstore.New(memstore.Options{Size: size})
+	return d.s, nil
+}
+
+const size = 1 << 20
+
+type rig struct {
+	t *testing.T
+	*Core
+	got []replication.Message
+}
+
+func newRig(t *testing.T, d *disk) *rig {
+	return &rig{t: t, Core: Open(Config{Identity: Identity{"vol", "r0"}, Backing: d, Run: func(f func()) { f() }})}
+}
+
+// say sends messages on a connection and returns the answers.
+func (r *rig) say(conn ConnID, ms ...replication.Message) ([]replication.Message, bool) {
+	r.got = nil
+	ok := r.Handle(conn, ms, func(m replication.Message) { r.got = append(r.got, m) })
+	return r.got, ok
+}
+
+// must wants one answer of a type.
+func (r *rig) must(conn ConnID, want replication.Type, m replication.Message) replication.Message {
+	r.t.Helper()
+	got, _ := r.say(conn, m)
+	if len(got) != 1 || got[0].Type != want {
+		r.t.Fatalf("%v was answered by %v, want %v", &m, got, want)
+	}
+	return got[0]
+}
+
+func hello(e history.Epoch) replication.Message {
+	return replication.Message{Type: replication.Hello, Epoch: e, Volume: "vol", Replica: "r0", Size: size}
+}
+
+func apply(e history.Epoch, seq history.Seq, fill byte) replication.Message {
+	return replication.Message{Type: replication.Apply, Epoch: e, Seq: seq, Kind: uint8(store.Write),
+		Extent: block.Extent{Off: 4096 * uint64(seq), Len: 4096}, Bufs: [][]byte{bytes.Repeat([]byte{fill}, 4096)}}
+}
+
+// member brings a replica to be a member at epoch 1 with n operations.
+func member(t *testing.T, d *disk, n history.Seq) *rig {
+	t.Helper()
+	r := newRig(t, d)
+	r.must(1, replication.State, hello(1))
+	r.must(1, replication.State, replication.Message{Type: replication.Format, Epoch: 1, Size: size})
+	h := history.History{{Epoch: 1, First: 1}}
+	r.must(1, replication.Done, replication.Message{Type: replication.Adopt, Epoch: 1, ID: 1, History: h})
+	r.must(1, replication.Done, replication.Message{Type: replication.Begin, Epoch: 1, ID: 2, History: h})
+	for s := history.Seq(1); s <= n; s++ {
+		r.must(1, replication.Applied, apply(1, s, byte(s)))
+	}
+	return r
+}
+
+func TestOldEpochIsRefused(t *testing.T) {
+	r := member(t, &disk{}, 3)
+	r.must(2, replication.State, hello(5))
+	for _, m := range []replication.Message{apply(1, 4, 4), {Type: replication.Flush, Epoch: 1, ID: 9}, {Type: replication.Ping, Epoch: 1, ID: 9},
+		{Type: replication.Read, Epoch: 1, ID: 9, Extent: block.Extent{Len: 4096}}, apply(5, 4, 4)} {
+		if got := r.must(1, replication.Refused, m); got.Promised != 5 {
+			t.Errorf("refusal of %v names epoch %d", &m, got.Promised)
+		}
+	}
+	if got := r.must(3, replication.Refused, hello(4)); got.Promised != 5 || !strings.Contains(got.Text, "superseded") {
+		t.Errorf("a lower epoch was refused with %v", &got)
+	}
+	r.must(2, replication.Pong, replication.Message{Type: replication.Ping, Epoch: 5, ID: 1})
+}
+
+func TestPromiseSurvivesKill(t *testing.T) {
+	d := &disk{}
+	member(t, d, 3).must(2, replication.State, hello(7))
+	r := newRig(t, d) // as after kill -9: not closed
+	if got := r.must(1, replication.Refused, hello(6)); got.Promised != 7 {
+		t.Errorf("after a kill epoch %d is promised, not 7", got.Promised)
+	}
+}
+
+func TestSuspectAfterKillOnly(t *testing.T) {
+	d := &disk{}
+	r := member(t, d, 3)
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.s = d.s.Clone()
+	r = newRig(t, d)
+	if st := r.must(1, replication.State, hello(2)); st.Flags&replication.FlagSuspect != 0 || st.Seq != 3 {
+		t.Errorf("after a clean stop: %v", &st)
+	}
+	r = newRig(t, d)
+	if st := r.must(1, replication.State, hello(3)); st.Flags&replication.FlagSuspect == 0 {
+		t.Errorf("after a kill: %v", &st)
+	}
+}
+
+func TestOutOfOrderIsRefused(t *testing.T) {
+	for name, m := range map[string]replication.Message{
+		"gap":       apply(1, 5, 0),
+		"again":     apply(1, 3, 0),
+		"beyond":    {Type: replication.Apply, Epoch: 1, Seq: 4, Kind: uint8(store.Unmap), Extent: block.Extent{Off: size, Len: 4096}},
+		"unaligned": {Type: replication.Apply, Epoch: 1, Seq: 4, Kind: uint8(store.Unmap), Extent: block.Extent{Off: 100, Len: 512}},
+		"no data":   {Type: replication.Apply, Epoch: 1, Seq: 4, Kind: uint8(store.Write), Extent: block.Extent{Len: 4096}},
+		"kind":      {Type: replication.Apply, Epoch: 1, Seq: 4, Kind: 9, Extent: block.Extent{Len: 4096}},
+		"copy":      {Type: replication.Copy, Epoch: 1, Extent: block.Extent{Len: 4096}},
+		"reply":     {Type: replication.Pong, Epoch: 1},
+		"far read":  {Type: replication.Read, Epoch: 1, Extent: block.Extent{Off: size - 512, Len: 4096}},
+		"begin":     {Type: replication.Begin, Epoch: 1, Seq: 2, History: history.History{{Epoch: 1, First: 1}}},
+		"adopt":     {Type: replication.Adopt, Epoch: 1, History: history.History{{Epoch: 1, First: 1}, {Epoch: 2, First: 2}}},
+		"rebuild":   {Type: replication.Rebuild, Epoch: 1, Base: 4, Seq: 9},
+	} {
+		r := member(t, &disk{}, 3)
+		got, ok := r.say(1, m)
+		if ok || len(got) != 1 || got[0].Type != replication.Refused {
+			t.Errorf("%s: answered by %v, connection stays: %v", name, got, ok)
+		}
+		if mark := r.store.Info().Mark; mark != 3 {
+			t.Errorf("%s: the mark moved to %d", name, mark)
+		}
+	}
+}
+
+func TestRebuildDoesNotCountUntilBegin(t *testing.T) {
+	d := &disk{}
+	r := member(t, d, 3)
+	r.must(1, replication.Extents, replication.Message{Type: replication.Rebuild, Epoch: 1, ID: 5, Base: 2, Seq: 9})
+	r.must(1, replication.Applied, apply(1, 10, 7))
+	r = newRig(t, d)
+	st := r.must(1, replication.State, hello(2))
+	if replication.Membership(st.Kind) != replication.Rebuilding || st.Seq != 2 {
+		t.Fatalf("a rebuild that was cut short: %v", &st)
+	}
+	if got, ok := r.say(1, replication.Message{Type: replication.Read, Epoch: 2, Extent: block.Extent{Len: 4096}}); ok {
+		t.Errorf("a read was answered during the rebuild: %v", got)
+	}
+}
+
+func TestForeignOrBrokenExtent(t *testing.T) {
+	other := &disk{}
+	member(t, other, 1)
+	for name, x := range map[string]struct {
+		d    *disk
+		id   Identity
+		code replication.Code
+	}{
+		"another volume's":  {other, Identity{"vol2", "r0"}, replication.ErrForeign},
+		"another replica's": {other, Identity{"vol", "r1"}, replication.ErrForeign},
+		"missing":           {&disk{err: ErrMissing}, Identity{"vol", "r0"}, replication.ErrMissing},
+		"truncated":         {&disk{err: store.ErrTruncated}, Identity{"vol", "r0"}, replication.ErrShort},
+		"newer":             {&disk{err: store.ErrFormat}, Identity{"vol", "r0"}, replication.ErrForeign},
+		"broken":            {&disk{err: errors.New("?")}, Identity{"vol", "r0"}, replication.ErrIO},
+	} {
+		c := Open(Config{Identity: x.id, Backing: x.d, Run: func(f func()) { f() }})
+		st := c.Describe()
+		if replication.Membership(st.Kind) != replication.Failed || st.Code != x.code || st.Text == "" || c.Err() == nil {
+			t.Errorf("%s extent: %v", name, &st)
+		}
+	}
+}
+
+func TestNewerRecordIsRefused(t *testing.T) {
+	d := &disk{}
+	member(t, d, 1)
+	if err := d.s.SetMeta([]byte(`{"version":2,"volume":"vol","replica":"r0","membership":2}`)); err != nil {
+		t.Fatal(err)
+	}
+	if st := newRig(t, d).Describe(); st.Code != replication.ErrForeign || !strings.Contains(st.Text, "newer") {
+		t.Errorf("a record of version 2: %v", &st)
+	}
+}
+
+func FuzzRecord(f *testing.F) {
+	b, err := record{Version: 1, Volume: "vol", Replica: "r0", Membership: replication.Member, History: history.History{{Epoch: 1, First: 1}}}.marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := unmarshalRecord(b, Identity{"vol", "r0"})
+		if err != nil {
+			return
+		}
+		again, err := r.marshal()
+		if err != nil {
+			return
+		}
+		if _, err := unmarshalRecord(again, Identity{"vol", "r0"}); err != nil {
+			t.Fatalf("%s was taken, %s was not: %v", b, again, err)
+		}
+	})
+}

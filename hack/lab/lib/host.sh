@@ -41,21 +41,33 @@ node_processes() {
   done | sort -u
 }
 
-# fuse_devices I prints the device numbers of the FUSE file systems that
-# processes of the node have mounted and this machine has not.
+# fuse_devices PID... prints the device numbers of the FUSE file systems that
+# the processes serve (Linux says which since 6.17) or have mounted.
 fuse_devices() {
   local pid
-  for pid in $(node_processes "$1"); do
+  for pid in "$@"; do
+    sed -n 's/^fuse_connection:[[:space:]]*/0:/p' "/proc/$pid/fdinfo"/* 2>/dev/null
     awk '/ - fuse/ { print $3 }' "/proc/$pid/mountinfo" 2>/dev/null
-  done | sort -u | comm -23 - <(awk '/ - fuse/ { print $3 }' /proc/self/mountinfo | sort -u)
+  done | sort -u
 }
 
-# node_loops I prints the loop devices whose backing file belongs to the node:
-# it is on one of its FUSE file systems, or among its own files. To be called
-# while the node runs: what a dead FUSE server backs cannot be asked.
+# mounted_loops PID... prints the loop devices that the processes have mounted.
+mounted_loops() {
+  local pid
+  for pid in "$@"; do
+    awk '$(NF-1) ~ "^/dev/loop" { print $(NF-1) }' "/proc/$pid/mountinfo" 2>/dev/null
+  done | sort -u
+}
+
+# node_loops I prints the loop devices that are the node's: it has them mounted
+# and this machine has not, or their backing file is on one of its FUSE file
+# systems or among its own files. To be called while the node runs: what a dead
+# FUSE server backs cannot be asked.
 node_loops() {
-  local fuse own name device inode
-  fuse=" $(fuse_devices "$1" | xargs) "
+  local pids fuse own name device inode
+  mapfile -t pids < <(node_processes "$1")
+  comm -23 <(mounted_loops "${pids[@]}") <(mounted_loops self)
+  fuse=" $(comm -23 <(fuse_devices "${pids[@]}") <(fuse_devices self) | xargs) "
   own=$(stat -c '%Hd:%Ld' "$DIR")
   losetup -l -n -O NAME,BACK-MAJ:MIN,BACK-INO 2>/dev/null | while read -r name device inode; do
     case $fuse in *" $device "*) echo "$name" ;; esac

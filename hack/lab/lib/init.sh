@@ -9,6 +9,13 @@ write_own_pid() {
   echo "${fields[0]} ${fields[21]}" >"$PIDFILE"
 }
 
+# own_mounts makes the mounts private, and lets go of the machine's loop and
+# FUSE mounts: a copy of them would keep their devices busy.
+own_mounts() {
+  mount --make-rprivate /
+  awk '$(NF-1) ~ "^/dev/loop" || / - fuse/ { print $5 }' /proc/self/mountinfo | tac | xargs -r umount -l
+}
+
 # supervise LOG-FOLDER PROGRAM ARGUMENT... keeps a program running, as an
 # init system would.
 supervise() {

@@ -22,7 +22,7 @@ node_ready() {
 # node_kill I is a power cut: silence on the network first, then nothing runs.
 node_kill() {
   local loops
-  mapfile -t loops < <(node_loops "$1")
+  mapfile -t loops < <(node_loops "$1" | sort -u)
   node_link "$1" down 2>/dev/null || true
   end "$(node_dir "$1")/pid"
   node_network_down "$1"

@@ -121,7 +121,7 @@ func childCommand() *cobra.Command {
 // group must not take a mounted volume away.
 func runChild(ctx context.Context, dir string) error {
 	signal.Ignore(os.Interrupt, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
-	log := logger("attachment").With("volume", filepath.Base(dir))
+	log := logger("attachment")
 	if err := attach.PrepareProcess(); err != nil {
 		log.Info("going on without", "err", err)
 	}

@@ -95,7 +95,7 @@ func (s *supervisor) reap() (agent bool) {
 			return agent
 		}
 		if pid == s.pid {
-			s.opt.Log.Info("agent ended", "pid", pid, "exit", st.ExitStatus(), "signal", st.Signal())
+			s.opt.Log.Info("agent ended", "pid", pid, "exit", st.ExitStatus(), "killed", st.Signaled())
 			agent = true
 		}
 	}

@@ -1,0 +1,269 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cask-storage/cask/pkg/attach/agent"
+	"github.com/cask-storage/cask/pkg/attach/loop"
+	"github.com/cask-storage/cask/pkg/block/blocktest"
+	"github.com/cask-storage/cask/pkg/nvme"
+	"github.com/cask-storage/cask/pkg/nvme/target"
+)
+
+const mainEnv = "CASK_TEST_MAIN"
+
+// TestMain is also cask-csi itself, so that the processes under test are real.
+func TestMain(m *testing.M) {
+	if os.Getenv(mainEnv) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+const testNQN = "nqn.2026-01.storage.cask:volume:pvc-cmd"
+
+func serveTarget(t *testing.T) (addr string) {
+	t.Helper()
+	tgt, err := target.New(target.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev := blocktest.NewMemory(blocktest.Options{})
+	err = tgt.AddSubsystem(target.Subsystem{NQN: testNQN, Namespaces: []target.Namespace{{ID: 1, Device: dev, UUID: nvme.UUID{1}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- tgt.Serve(context.Background(), l) }()
+	t.Cleanup(func() {
+		_ = tgt.Close()
+		<-served
+		_ = dev.Close()
+	})
+	return l.Addr().String()
+}
+
+// attacher is a running `cask-csi attach`.
+type attacher struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	dir    string
+	client *agent.Client
+}
+
+func startAttach(t *testing.T, dir string) *attacher {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: FUSE and loop devices")
+	}
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip(err)
+	}
+	a := &attacher{t: t, dir: dir, client: agent.NewClient(filepath.Join(dir, "agent.sock"))}
+	a.cmd = exec.Command("/proc/self/exe", "attach", "--run-dir", dir, "--path", "user")
+	a.cmd.Env = append(os.Environ(), mainEnv+"=1")
+	if testing.Verbose() {
+		a.cmd.Stderr = os.Stderr
+	}
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.killAll)
+	a.wait("the agent answers", func() bool {
+		_, err := a.client.List(t.Context())
+		return err == nil
+	})
+	return a
+}
+
+func (a *attacher) wait(what string, ok func() bool) {
+	a.t.Helper()
+	for range 1000 {
+		if ok() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	a.t.Fatalf("in vain waited until %s", what)
+}
+
+// children of a process, of all its threads.
+func children(pid int) []int {
+	var out []int
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		raw, _ := os.ReadFile(file)
+		for _, f := range strings.Fields(string(raw)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// descendants that are these tests' own processes.
+func descendants(pid int) []int {
+	var all []int
+	for _, c := range children(pid) {
+		all = append(append(all, descendants(c)...), c)
+	}
+	return all
+}
+
+// killAll is the node losing its power, as far as processes go.
+func (a *attacher) killAll() {
+	pid := a.cmd.Process.Pid
+	if unix.Kill(pid, 0) != nil {
+		return
+	}
+	// Stopped, it cannot start another agent meanwhile.
+	_ = unix.Kill(pid, unix.SIGSTOP)
+	for _, c := range descendants(pid) {
+		_ = unix.Kill(c, unix.SIGKILL)
+	}
+	_ = a.cmd.Process.Kill()
+	_ = a.cmd.Wait()
+}
+
+func testSpec(addr string) agent.Spec {
+	return agent.Spec{Volume: "pvc-cmd", Address: addr, NQN: testNQN, NSID: 1, HostNQN: "nqn.2026-01.storage.cask:host:n:1"}
+}
+
+func roundTrip(t *testing.T, device string, fill byte) {
+	t.Helper()
+	f, err := os.OpenFile(device, os.O_RDWR|syscall.O_SYNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want := bytes.Repeat([]byte{fill}, 1<<20)
+	if _, err := f.WriteAt(want, 4096); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if _, err := f.ReadAt(got, 4096); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("read back: equal %v, %v", bytes.Equal(got, want), err)
+	}
+}
+
+// The agent is killed, its supervisor starts another, which adopts; asked to
+// end, it waits for the volume.
+func TestAgentIsReplacedUnderAVolume(t *testing.T) {
+	addr := serveTarget(t)
+	a := startAttach(t, t.TempDir())
+	i, err := a.client.Attach(t.Context(), testSpec(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = loopGone(i.Device) })
+	roundTrip(t, i.Device, 1)
+	agents := children(a.cmd.Process.Pid)
+	if len(agents) != 1 {
+		t.Fatalf("the supervisor's children: %v", agents)
+	}
+	if err := unix.Kill(agents[0], unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, i.Device, 2)
+	a.wait("another agent answers", func() bool {
+		l, err := a.client.List(t.Context())
+		return err == nil && len(l) == 1 && l[0].PID == i.PID && l[0].Link.Connected
+	})
+	again, err := a.client.Attach(t.Context(), testSpec(addr))
+	if err != nil || again.Device != i.Device {
+		t.Errorf("attach again: %+v, %v", again, err)
+	}
+	if err := a.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, i.Device, 3)
+	if err := a.client.Detach(t.Context(), agent.DetachRequest{Volume: "pvc-cmd"}); err != nil {
+		t.Error(err)
+	}
+	if err := a.cmd.Wait(); err != nil {
+		t.Errorf("the supervisor: %v", err)
+	}
+}
+
+// After everything was killed the loop device is left, dead; the next agent
+// takes it away, and the volume can be attached again.
+func TestLeftoversOfALostNode(t *testing.T) {
+	addr := serveTarget(t)
+	dir := t.TempDir()
+	a := startAttach(t, dir)
+	i, err := a.client.Attach(t.Context(), testSpec(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.killAll()
+	if _, bound, err := loop.BackingAt(i.Device); err != nil || !bound {
+		t.Fatalf("the loop device: bound %v, %v", bound, err)
+	}
+	b := startAttach(t, dir)
+	if err := loopGone(i.Device); err != nil {
+		t.Error(err)
+	}
+	if l, err := b.client.List(t.Context()); err != nil || len(l) != 0 {
+		t.Errorf("%v, %v", l, err)
+	}
+	i, err = b.client.Attach(t.Context(), testSpec(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, i.Device, 4)
+	if err := b.client.Detach(t.Context(), agent.DetachRequest{Volume: "pvc-cmd"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// loopGone waits until a device of ours is not behind path any more.
+func loopGone(path string) error {
+	for range 200 {
+		_, bound, err := loop.BackingAt(path)
+		if err != nil || !bound {
+			return err
+		}
+		name, _ := os.ReadFile("/sys/block/" + filepath.Base(path) + "/loop/backing_file")
+		if !strings.HasPrefix(string(name), "/cask-pvc-cmd") {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("%s is left", path)
+}
+
+// An unreachable target is an error of its own, in the time allowed, and leaves
+// nothing.
+func TestUnreachable(t *testing.T) {
+	a := startAttach(t, t.TempDir())
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := a.client.Attach(ctx, testSpec("127.0.0.1:1")); err == nil {
+		t.Error("attached to nothing")
+	}
+	a.wait("the child is gone", func() bool {
+		entries, _ := filepath.Glob(filepath.Join(a.dir, "pvc-cmd"))
+		return len(entries) == 0
+	})
+}

@@ -1,0 +1,115 @@
+package controller
+
+import (
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+func TestParseParams(t *testing.T) {
+	p, err := ParseParams(map[string]string{
+		"replicas": "2", "consistency": "all", "durability": "always", "compression": "off",
+		"poolSelector": "disk=ssd, tier=a", "csi.storage.k8s.io/fstype": "xfs",
+	})
+	if err != nil || p.Replicas != 2 || p.Consistency != "all" || p.Durability != "always" || p.Compression != "off" ||
+		!maps.Equal(p.PoolSelector, map[string]string{"disk": "ssd", "tier": "a"}) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	p, err = ParseParams(nil)
+	if err != nil || p.Replicas != 3 || p.Consistency != "quorum" || p.Durability != "flush" || p.Compression != "lz4" {
+		t.Errorf("defaults %+v, %v", p, err)
+	}
+}
+
+// An error names the parameter, and for an unknown one those that are known.
+func TestParseParamsErrors(t *testing.T) {
+	for _, c := range []struct {
+		in   map[string]string
+		want []string
+	}{
+		{map[string]string{"replica": "3"}, []string{`"replica"`, "unknown", "replicas", "poolSelector", "StorageClass"}},
+		{map[string]string{"Replicas": "3"}, []string{`"Replicas"`, "unknown"}},
+		{map[string]string{"replicas": "0"}, []string{`"replicas"`, "1 to 7"}},
+		{map[string]string{"replicas": "8"}, []string{`"replicas"`}},
+		{map[string]string{"replicas": "three"}, []string{`"three"`}},
+		{map[string]string{"consistency": "eventual"}, []string{`"eventual"`, "quorum, all"}},
+		{map[string]string{"durability": ""}, []string{"flush, always"}},
+		{map[string]string{"compression": "zstd"}, []string{"lz4, off"}},
+		{map[string]string{"pool": "Not A Name"}, []string{`"pool"`}},
+		{map[string]string{"poolSelector": "ssd"}, []string{"key=value"}},
+		{map[string]string{"poolSelector": "a=1,a=2"}, []string{"twice"}},
+		{map[string]string{"poolSelector": "a b=1"}, []string{"label key"}},
+		{map[string]string{"poolSelector": strings.Repeat("a=1,", 20)}, []string{"at most"}},
+		{map[string]string{"pool": "p", "poolSelector": "a=1"}, []string{"exclude"}},
+	} {
+		_, err := ParseParams(c.in)
+		if err == nil {
+			t.Errorf("%v was taken", c.in)
+			continue
+		}
+		for _, w := range c.want {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%v: %q is not in %q", c.in, w, err)
+			}
+		}
+	}
+}
+
+func FuzzParseParams(f *testing.F) {
+	f.Add("replicas", "3")
+	f.Add("poolSelector", "a=1,b=2")
+	f.Add("x", "")
+	f.Fuzz(func(t *testing.T, k, v string) {
+		p, err := ParseParams(map[string]string{k: v})
+		if err == nil && (p.Replicas < 1 || p.Replicas > maxReplicas || len(p.PoolSelector) > maxSelectors) {
+			t.Errorf("%q=%q gave %+v", k, v, p)
+		}
+	})
+}
+
+func TestCapacity(t *testing.T) {
+	const gib = 1 << 30
+	for _, c := range []struct {
+		required, limit int64
+		want            int64
+		code            codes.Code
+	}{
+		{0, 0, gib, codes.OK},
+		{1, 0, mib, codes.OK},
+		{mib + 1, 0, 2 * mib, codes.OK},
+		{0, 512 * mib, 512 * mib, codes.OK},
+		{0, 512*mib + 5, 512 * mib, codes.OK},
+		{gib, gib, gib, codes.OK},
+		{gib + 1, gib + 2, 0, codes.OutOfRange},
+		{2, 1, 0, codes.OutOfRange},
+		{-1, 0, 0, codes.OutOfRange},
+		{0, 5, 0, codes.OutOfRange},
+		{maxSize + 1, 0, 0, codes.OutOfRange},
+		{1<<63 - 1, 0, 0, codes.OutOfRange},
+	} {
+		var w wanted
+		err := w.capacity(&csi.CapacityRange{RequiredBytes: c.required, LimitBytes: c.limit})
+		if status.Code(err) != c.code || (err == nil && w.size != c.want) {
+			t.Errorf("%d..%d: %d, %v; want %d, %v", c.required, c.limit, w.size, err, c.want, c.code)
+		}
+	}
+}
+
+func TestObjectName(t *testing.T) {
+	uid := "pvc-b2ad2975-0c54-4cb9-a9e8-3acb5dfdda65"
+	if got := objectName(uid); got != uid {
+		t.Errorf("%q became %q", uid, got)
+	}
+	seen := map[string]string{}
+	for _, n := range []string{"Sanity-1", "sanity-1-", "1abc", strings.Repeat("a", 53), strings.Repeat("a", 128), "ä", ""} {
+		got := objectName(n)
+		if !objectNameShape.MatchString(got) || len(got) > maxObjectName || seen[got] != "" {
+			t.Errorf("%q became %q (taken by %q)", n, got, seen[got])
+		}
+		seen[got] = n + "."
+	}
+}

@@ -162,3 +162,11 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 	}
 	c.w.trace("client %d done %+v", c.id, *o)
 }
+
+// reboot forgets everything under way: it may have been done, or be done yet.
+func (c *client) reboot() {
+	c.w.trace("client %d reboots", c.id)
+	c.gen++
+	clear(c.open)
+	clear(c.asked)
+}

@@ -27,7 +27,7 @@ func (w *world) anyNode() *node { return w.replicas[w.rng.IntN(len(w.replicas))]
 //lint:dispatch
 func (w *world) fault() {
 	n, t := w.anyNode(), w.targets[len(w.targets)-1]
-	switch w.rng.IntN(14) {
+	switch w.rng.IntN(15) {
 	case 0, 1: // a replica loses its memory
 		if w.mayCrash(n) {
 			n.crash()
@@ -71,7 +71,11 @@ func (w *world) fault() {
 		w.after(w.between(0, 8000*ms), func() { m.isolated = false })
 		t.kill()
 		w.another()
-	case 13:
+	case 13: // a host dies while the replicas are split: nobody repeats its writes
+		w.split(t)
+		c := w.clients[w.rng.IntN(len(w.clients))]
+		w.after(w.between(0, 400*ms), c.reboot)
+	case 14:
 		if w.opt.PowerCuts {
 			w.powerCut()
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/cask-storage/cask/csi/healthz"
 	"github.com/cask-storage/cask/csi/identity"
 	"github.com/cask-storage/cask/csi/node"
+	"github.com/cask-storage/cask/csi/ownership"
 	"github.com/cask-storage/cask/csi/registration"
 	"github.com/cask-storage/cask/csi/runnable"
 	"github.com/cask-storage/cask/pkg/attach/agent"
@@ -73,6 +74,11 @@ func runNode(ctx context.Context, f nodeFlags) error {
 	}
 	o := node.Options{Node: f.node, MaxVolumes: f.maxVolumes, Attacher: agent.NewClient(f.attachSocket), Log: log}
 	parts := []runnable.Runnable{&healthz.Server{Address: f.health, Log: log}}
+	if api, err := apiClient(f.kubeconfig); err != nil {
+		log.Warn("an unmount of a volume that was given to another node will wait for ever", "err", err)
+	} else {
+		o.Owner = ownership.Reader{Client: api}.Owner
+	}
 	if f.events {
 		recorder, err := eventRecorder(f)
 		if err != nil {

@@ -51,6 +51,10 @@ type Options struct {
 	// Attached is told of each new attachment; nil when nobody wants to
 	// know.
 	Attached func(Attachment)
+	// Owner tells the NQN of the one host that may use a volume now, empty
+	// when none may: only then is what is unwritten here given up. Nobody
+	// is asked when it is nil, and nothing given up.
+	Owner func(ctx context.Context, volume string) (hostNQN string, err error)
 	// Mounts is this host's when nil.
 	Mounts Mounts
 	Log    *slog.Logger
@@ -189,15 +193,10 @@ func (s *Server) staged(ctx context.Context, spec agent.Spec, path string) (bool
 		}
 	}
 	s.opt.Log.Warn("replacing a stale staging mount", "volume", spec.Volume, "path", path, "attached", attached, "attachment", info.Spec.HostNQN)
-	if attached && info.Spec != spec {
-		// The volume was given to this node anew: the old host is not
-		// admitted any more and its last writes must not be waited for.
-		if err := s.opt.Attacher.Detach(ctx, agent.DetachRequest{Volume: spec.Volume, Force: info.Link.Refused}); err != nil && !errors.Is(err, agent.ErrBusy) {
-			return false, fromAgent(err, spec.Volume)
-		}
-	}
-	if err := s.mounts.Remove(path); err != nil {
-		return false, status.Errorf(codes.Internal, "volume %s: a stale staging mount is in the way: %v", spec.Volume, err)
+	// The controller's word is that the volume is the new attachment's.
+	owner := func(context.Context, string) (string, error) { return spec.HostNQN, nil }
+	if err := s.unmount(ctx, unmounting{volume: spec.Volume, path: path, owner: owner}); err != nil {
+		return false, err
 	}
 	return false, nil
 }
@@ -247,21 +246,9 @@ func (s *Server) NodeUnstageVolume(ctx context.Context, q *csi.NodeUnstageVolume
 	if q.GetVolumeId() == "" || q.GetStagingTargetPath() == "" {
 		return nil, invalid("a volume ID and a staging path are wanted")
 	}
-	info, attached, err := s.opt.Attacher.Get(ctx, q.GetVolumeId())
-	if err != nil {
-		return nil, fromAgent(err, q.GetVolumeId())
-	}
-	refused := attached && info.Link.Refused
-	if refused {
-		// The volume belongs to another node by now: what is unwritten
-		// here can never be written, and an unmount would wait for it.
-		s.opt.Log.Warn("failing I/O: the target does not admit this node any more", "volume", q.GetVolumeId())
-		if err := s.opt.Attacher.Detach(ctx, agent.DetachRequest{Volume: q.GetVolumeId(), Force: true}); err != nil {
-			return nil, fromAgent(err, q.GetVolumeId())
-		}
-	}
-	if err := s.mounts.Remove(q.GetStagingTargetPath()); err != nil {
-		return nil, unmountError(q.GetVolumeId(), err)
+	u := unmounting{volume: q.GetVolumeId(), path: q.GetStagingTargetPath(), owner: s.opt.Owner}
+	if err := s.unmount(ctx, u); err != nil {
+		return nil, err
 	}
 	if err := s.opt.Attacher.Detach(ctx, agent.DetachRequest{Volume: q.GetVolumeId()}); err != nil {
 		return nil, fromAgent(err, q.GetVolumeId())

@@ -32,6 +32,7 @@ import (
 	"github.com/cask-storage/cask/csi/grpcserver"
 	"github.com/cask-storage/cask/csi/identity"
 	"github.com/cask-storage/cask/csi/node"
+	"github.com/cask-storage/cask/csi/ownership"
 	"github.com/cask-storage/cask/csi/publishcontext"
 	"github.com/cask-storage/cask/csi/runnable"
 	"github.com/cask-storage/cask/pkg/attach"
@@ -222,7 +223,9 @@ func newDriver(t testing.TB, attacher node.Attacher, mounts node.Mounts) *driver
 		Client: d.cluster, PlacementTimeout: 300 * time.Millisecond, PublishTimeout: time.Second, DeleteTimeout: time.Second,
 		PollInterval: 10 * time.Millisecond, Log: log,
 	}))
-	d.node = node.Locked(node.New(node.Options{Node: nodeName, MaxVolumes: 128, Attacher: attacher, Mounts: mounts, Log: log}))
+	d.node = node.Locked(node.New(node.Options{
+		Node: nodeName, MaxVolumes: 128, Attacher: attacher, Mounts: mounts, Owner: ownership.Reader{Client: d.cluster}.Owner, Log: log,
+	}))
 	start(t, &grpcserver.Server{Socket: d.socket, Log: log, Register: func(s *grpc.Server) {
 		csispec.RegisterIdentityServer(s, &identity.Server{Name: identity.DriverName, Version: "test"})
 		csispec.RegisterControllerServer(s, d.ctl)

@@ -30,8 +30,9 @@ const (
 // Annotations of the handling of failed nodes.
 const (
 	// AnnotationFenced on a Volume keeps the attachment that was withdrawn
-	// from a failed node, as JSON of VolumeAttachment: it is given back when
-	// the node returns before another had the volume.
+	// from a failed node: it is given back when the node returns before
+	// another had the volume. Whoever changes spec.attachment otherwise
+	// removes it in the same update.
 	AnnotationFenced = "cask.storage/fenced-attachment"
 	// AnnotationTainted on a Node marks its out-of-service taint as ours,
 	// to be removed by us.

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
 )
@@ -34,7 +35,7 @@ type Event struct {
 
 // Plan is what one pass does.
 type Plan struct {
-	Withdraw []*v1alpha1.Volume // take the attachment away, keep it in the annotation
+	Withdraw []Withdrawal       // take the attachment away, keep it in the annotation
 	Restore  []*v1alpha1.Volume // give the kept attachment back
 	Forget   []*v1alpha1.Volume // drop the annotation
 	Taint    bool
@@ -45,6 +46,20 @@ type Plan struct {
 	Again   time.Duration
 }
 
+// Withdrawal takes a Volume's attachment away.
+type Withdrawal struct {
+	Volume *v1alpha1.Volume
+	Kept   Withdrawn
+}
+
+// Withdrawn is what is kept of an attachment, as JSON in AnnotationFenced.
+type Withdrawn struct {
+	v1alpha1.VolumeAttachment `json:",inline"`
+	// Record is Kubernetes' VolumeAttachment, by UID: the attachment is
+	// given back only while that very object stands.
+	Record types.UID `json:"record,omitempty"`
+}
+
 // Decide is the whole policy for failed nodes. Pure.
 func Decide(s *Snapshot) Plan {
 	ready, since := readiness(s.Node)
@@ -53,7 +68,7 @@ func Decide(s *Snapshot) Plan {
 	}
 	mine := s.attachedHere()
 	if len(mine) == 0 {
-		return Plan{}
+		return Plan{Forget: s.movedOn()}
 	}
 	if gone := s.Now.Sub(since); gone < s.Grace {
 		return Plan{Again: s.Grace - gone}
@@ -63,11 +78,11 @@ func Decide(s *Snapshot) Plan {
 
 // failed withdraws, waits and taints.
 func failed(s *Snapshot, mine []*v1alpha1.Volume, since time.Time) Plan {
-	var plan Plan
+	plan := Plan{Forget: s.movedOn()}
 	node := s.Node.Name
 	for _, v := range mine {
 		if a := v.Spec.Attachment; a != nil && a.Node == node {
-			plan.Withdraw = append(plan.Withdraw, v)
+			plan.Withdraw = append(plan.Withdraw, Withdrawal{v, s.withdrawn(v)})
 			plan.Waiting = append(plan.Waiting, v.Name+": its attachment is being withdrawn")
 			plan.Events = append(plan.Events, Event{Volume: v, Warning: true, Reason: "AttachmentWithdrawn", Message: fmt.Sprintf(
 				"node %s has not been ready since %s: it may no longer use volume %s; the attachment is given back if the node returns before the volume is moved",
@@ -143,7 +158,7 @@ func returned(s *Snapshot) Plan {
 		kept, ok := Kept(v)
 		switch {
 		case !ok || kept.Node != node:
-		case v.Spec.Attachment == nil && v.DeletionTimestamp == nil && s.countsOn(v.Name, node):
+		case v.Spec.Attachment == nil && v.DeletionTimestamp == nil && s.countsOn(v.Name, kept):
 			plan.Restore = append(plan.Restore, v)
 			plan.Events = append(plan.Events, Event{Volume: v, Reason: "AttachmentRestored", Message: fmt.Sprintf(
 				"node %s is ready again and volume %s was not moved: the node may use it as before", node, v.Name)})
@@ -155,13 +170,34 @@ func returned(s *Snapshot) Plan {
 }
 
 // Kept is the attachment that was withdrawn from a failed node, if any.
-func Kept(v *v1alpha1.Volume) (v1alpha1.VolumeAttachment, bool) {
-	var a v1alpha1.VolumeAttachment
+func Kept(v *v1alpha1.Volume) (Withdrawn, bool) {
+	var w Withdrawn
 	text, ok := v.Annotations[v1alpha1.AnnotationFenced]
-	if !ok || json.Unmarshal([]byte(text), &a) != nil || a.Node == "" || a.ID == "" {
-		return v1alpha1.VolumeAttachment{}, false
+	if !ok || json.Unmarshal([]byte(text), &w) != nil || w.Node == "" || w.ID == "" {
+		return Withdrawn{}, false
 	}
-	return a, true
+	return w, true
+}
+
+func (s *Snapshot) withdrawn(v *v1alpha1.Volume) Withdrawn {
+	w := Withdrawn{VolumeAttachment: *v.Spec.Attachment}
+	if record := s.attachment(v.Name, s.Node.Name); record != nil {
+		w.Record = record.UID
+	}
+	return w
+}
+
+// movedOn are the volumes that were withdrawn from the node and have another
+// attachment now: theirs is never given back.
+func (s *Snapshot) movedOn() []*v1alpha1.Volume {
+	var moved []*v1alpha1.Volume
+	for i := range s.Volumes {
+		v := &s.Volumes[i]
+		if kept, ok := Kept(v); ok && kept.Node == s.Node.Name && v.Spec.Attachment != nil && v.Spec.Attachment.Node != kept.Node {
+			moved = append(moved, v)
+		}
+	}
+	return moved
 }
 
 // attachedHere are our volumes that the node may use, by our word or by
@@ -190,10 +226,11 @@ func (s *Snapshot) attachment(volume, node string) *storagev1.VolumeAttachment {
 	return nil
 }
 
-// countsOn reports whether Kubernetes goes on to use the volume on the node.
-func (s *Snapshot) countsOn(volume, node string) bool {
-	a := s.attachment(volume, node)
-	return a != nil && a.DeletionTimestamp == nil
+// countsOn reports whether Kubernetes goes on to use the volume on the node as
+// it did when the attachment was withdrawn.
+func (s *Snapshot) countsOn(volume string, kept Withdrawn) bool {
+	a := s.attachment(volume, kept.Node)
+	return a != nil && a.DeletionTimestamp == nil && kept.Record != "" && a.UID == kept.Record
 }
 
 // foreignDrivers are the other drivers with volumes on the node.

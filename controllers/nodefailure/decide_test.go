@@ -39,7 +39,7 @@ func lost(since time.Duration) *Snapshot {
 }
 
 func attachment(driver, volume, node string) storagev1.VolumeAttachment {
-	return storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{
+	return storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{UID: "record"}, Spec: storagev1.VolumeAttachmentSpec{
 		Attacher: driver, NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: ptr.To(volume)},
 	}}
 }
@@ -49,7 +49,7 @@ func attachment(driver, volume, node string) storagev1.VolumeAttachment {
 func withdrawn() *Snapshot {
 	s := lost(time.Minute)
 	v := &s.Volumes[0]
-	text, _ := json.Marshal(v.Spec.Attachment)
+	text, _ := json.Marshal(Withdrawn{*v.Spec.Attachment, "record"})
 	v.Annotations = map[string]string{v1alpha1.AnnotationFenced: string(text)}
 	v.Spec.Attachment = nil
 	v.Status.Target.Attachment = ""
@@ -101,11 +101,16 @@ func TestDecide(t *testing.T) {
 		{"serves another node already", withdrawn(), func(s *Snapshot) {
 			s.volume().Spec.Attachment = &v1alpha1.VolumeAttachment{Node: "live", ID: "a2"}
 			s.volume().Status.Target.Attachment = "a2"
-		}, "taint"},
+		}, "taint, forget v"},
 		{"attached elsewhere, target is not that far", withdrawn(), func(s *Snapshot) {
 			s.volume().Spec.Attachment = &v1alpha1.VolumeAttachment{Node: "live", ID: "a2"}
 			s.volume().Status.Target.Attachment = "a1"
-		}, "wait, again in 5s"},
+		}, "wait, forget v, again in 5s"},
+		{"moved on", withdrawn(), func(s *Snapshot) {
+			s.taint()
+			s.volume().Spec.Attachment = &v1alpha1.VolumeAttachment{Node: "live", ID: "a2"}
+			s.Attachments = nil
+		}, "forget v"},
 		{"second volume is not fenced", withdrawn(), func(s *Snapshot) {
 			second := lost(0).Volumes[0]
 			second.Name = "w"
@@ -128,6 +133,7 @@ func TestDecide(t *testing.T) {
 			s.ready()
 			s.Attachments[0].DeletionTimestamp = &metav1.Time{Time: now}
 		}, "forget v"},
+		{"back, and attached anew by Kubernetes", withdrawn(), func(s *Snapshot) { s.ready(); s.Attachments[0].UID = "newer" }, "forget v"},
 		{"back after the move", withdrawn(), func(s *Snapshot) {
 			s.ready()
 			s.volume().Spec.Attachment = &v1alpha1.VolumeAttachment{Node: "live", ID: "a2"}
@@ -156,7 +162,9 @@ func words(p Plan) string {
 			w = append(w, verb+" "+v.Name)
 		}
 	}
-	list("withdraw", p.Withdraw)
+	for _, x := range p.Withdraw {
+		w = append(w, "withdraw "+x.Volume.Name)
+	}
 	if len(p.Waiting) > 0 {
 		w = append(w, "wait")
 	}
@@ -199,10 +207,14 @@ func TestEvents(t *testing.T) {
 
 // TestWithdrawRestore: what is taken away is given back exactly.
 func TestWithdrawRestore(t *testing.T) {
-	v := lost(0).volume()
-	before := *v.Spec.Attachment
-	if err := withdraw(v); err != nil || v.Spec.Attachment != nil {
+	plan := Decide(lost(time.Minute))
+	w := plan.Withdraw[0]
+	v, before := w.Volume, *w.Volume.Spec.Attachment
+	if err := w.apply(v); err != nil || v.Spec.Attachment != nil {
 		t.Fatalf("withdraw: %v, %+v", err, v.Spec.Attachment)
+	}
+	if kept, ok := Kept(v); !ok || kept.Record != "record" {
+		t.Errorf("kept %+v", kept)
 	}
 	if err := restore(v); err != nil || *v.Spec.Attachment != before || len(v.Annotations) != 0 {
 		t.Errorf("restore: %v, %+v", err, v)

@@ -104,7 +104,7 @@ func (r *Reconciler) gather(ctx context.Context, node string) (*Snapshot, error)
 	if ready && s.Node.Annotations[v1alpha1.AnnotationTainted] == "" && !slices.ContainsFunc(s.Volumes, keptFrom(node)) {
 		return nil, nil
 	}
-	if !ready && len(s.attachedHere()) == 0 {
+	if !ready && len(s.attachedHere())+len(s.movedOn()) == 0 {
 		return nil, nil
 	}
 	s.Node = &corev1.Node{}
@@ -135,9 +135,9 @@ func (r *Reconciler) list(ctx context.Context, from client.Reader, s *Snapshot) 
 }
 
 func (r *Reconciler) apply(ctx context.Context, s *Snapshot, plan Plan) error {
-	for _, v := range plan.Withdraw {
-		if err := r.change(ctx, v, withdraw); err != nil {
-			return fmt.Errorf("withdraw the attachment of volume %s: %w", v.Name, err)
+	for _, w := range plan.Withdraw {
+		if err := r.change(ctx, w.Volume, w.apply); err != nil {
+			return fmt.Errorf("withdraw the attachment of volume %s: %w", w.Volume.Name, err)
 		}
 	}
 	if plan.Untaint || plan.Taint {
@@ -198,8 +198,8 @@ func (r *Reconciler) change(ctx context.Context, v *v1alpha1.Volume, edit func(*
 	return client.IgnoreNotFound(r.Client.Patch(ctx, next, client.MergeFromWithOptions(v, client.MergeFromWithOptimisticLock{})))
 }
 
-func withdraw(v *v1alpha1.Volume) error {
-	text, err := json.Marshal(v.Spec.Attachment)
+func (w Withdrawal) apply(v *v1alpha1.Volume) error {
+	text, err := json.Marshal(w.Kept)
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func restore(v *v1alpha1.Volume) error {
 	if !ok {
 		return fmt.Errorf("annotation %s of volume %s cannot be read", v1alpha1.AnnotationFenced, v.Name)
 	}
-	v.Spec.Attachment = &kept
+	v.Spec.Attachment = &kept.VolumeAttachment
 	return forget(v)
 }
 

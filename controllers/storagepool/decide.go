@@ -148,11 +148,21 @@ func sumUp(s *Snapshot, want *v1alpha1.StoragePoolStatus, members map[string]boo
 		available.Add(want.Nodes[i].Available)
 	}
 	want.ReadyNodes = fmt.Sprintf("%d/%d", ready, len(members))
-	want.Capacity, want.Available = capacity, available
+	want.Capacity, want.Available = round(capacity), round(available)
 	if len(members) == 0 {
 		notReady(found, metav1.ConditionFalse, "NoNodes", fmt.Sprintf("no node of the cluster matches the nodeSelector of pool %s; label some", s.Pool.Name))
 	}
 	found.Add(metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: "AllNodesReady", Message: "every node of the pool is ready"})
+}
+
+// round rounds down to what people read: whole GiB, or MiB of little.
+func round(q *resource.Quantity) *resource.Quantity {
+	const mebi, gibi = 1 << 20, 1 << 30
+	unit := int64(mebi)
+	if q.Value() >= 10*gibi {
+		unit = gibi
+	}
+	return resource.NewQuantity(q.Value()/unit*unit, resource.BinarySI)
 }
 
 // memberReady finds what is wrong with a node of the pool; i is its entry's

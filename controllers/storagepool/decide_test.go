@@ -109,6 +109,15 @@ func TestSums(t *testing.T) {
 	}
 }
 
+func TestRound(t *testing.T) {
+	for in, want := range map[string]string{"59946097870": "55Gi", "528424168Ki": "503Gi", "3221225473": "3Gi", "1500Mi": "1500Mi", "1000": "0", "0": "0"} {
+		q := resource.MustParse(in)
+		if got := round(&q).String(); got != want {
+			t.Errorf("round(%s) = %s, want %s", in, got, want)
+		}
+	}
+}
+
 // TestStaleEntries: entries of nodes that left are removed, but not while a
 // replica is there.
 func TestStaleEntries(t *testing.T) {

@@ -31,3 +31,17 @@ func TestRefuses(t *testing.T) {
 		t.Errorf("nil: %v", err)
 	}
 }
+
+func FuzzParse(f *testing.F) {
+	f.Add("10.0.0.1:4420", "nqn.x", "1", "id", "true")
+	f.Add("", "", "", "", "")
+	f.Fuzz(func(t *testing.T, address, nqn, nsid, id, ro string) {
+		c, err := Parse(map[string]string{"address": address, "nqn": nqn, "nsid": nsid, "attachment": id, "readOnly": ro})
+		if err != nil {
+			return
+		}
+		if again, err := Parse(c.Map()); err != nil || again != c {
+			t.Errorf("%+v became %+v, %v", c, again, err)
+		}
+	})
+}

@@ -23,26 +23,38 @@ typedef struct {
 	uint64_t ghost;		/* the next of them to be collected */
 } collect_t;
 
-/* Double the gap until there is room again. */
+/* Double the gap, and join what is closer now. */
 static void
 coarsen(collect_t *c)
 {
-	while (c->n == c->max) {
-		uint64_t k = 0;
-		c->gap = c->gap == 0 ? c->block_size : c->gap * 2;
-		for (uint64_t i = 1; i < c->n; i++) {
-			uint64_t *last = &c->pairs[2 * k];
-			uint64_t *next = &c->pairs[2 * i];
-			if (next[0] - (last[0] + last[1]) <= c->gap) {
-				last[1] = next[0] + next[1] - last[0];
-				continue;
-			}
-			k++;
-			c->pairs[2 * k] = next[0];
-			c->pairs[2 * k + 1] = next[1];
+	uint64_t k = 0;
+
+	c->gap = c->gap == 0 ? c->block_size : c->gap * 2;
+	for (uint64_t i = 1; i < c->n; i++) {
+		uint64_t *last = &c->pairs[2 * k];
+		uint64_t *next = &c->pairs[2 * i];
+		if (next[0] - (last[0] + last[1]) <= c->gap) {
+			last[1] = next[0] + next[1] - last[0];
+			continue;
 		}
-		c->n = k + 1;
+		k++;
+		c->pairs[2 * k] = next[0];
+		c->pairs[2 * k + 1] = next[1];
 	}
+	c->n = MIN(c->n, k + 1);
+}
+
+/* Make the range part of the last extent when it is close enough. */
+static int
+extend(collect_t *c, uint64_t off, uint64_t len)
+{
+	if (c->n == 0)
+		return (0);
+	uint64_t *last = &c->pairs[2 * (c->n - 1)];
+	if (off > last[0] + last[1] + c->gap)
+		return (0);
+	last[1] = MAX(last[1], off + len - last[0]);
+	return (1);
 }
 
 static void
@@ -51,18 +63,15 @@ collect_one(collect_t *c, uint64_t off, uint64_t len)
 	if (off >= c->size)
 		return;
 	len = MIN(len, c->size - off);
-	if (c->n > 0) {
-		uint64_t *last = &c->pairs[2 * (c->n - 1)];
-		if (off <= last[0] + last[1] + c->gap) {
-			last[1] = MAX(last[1], off + len - last[0]);
+	while (!extend(c, off, len)) {
+		if (c->n < c->max) {
+			c->pairs[2 * c->n] = off;
+			c->pairs[2 * c->n + 1] = len;
+			c->n++;
 			return;
 		}
-	}
-	if (c->n == c->max)
 		coarsen(c);
-	c->pairs[2 * c->n] = off;
-	c->pairs[2 * c->n + 1] = len;
-	c->n++;
+	}
 }
 
 /* Collect the ghosts that begin before off. */

@@ -4,6 +4,7 @@ package dmu_test
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"math/rand"
@@ -36,11 +37,11 @@ func TestMain(m *testing.M) {
 // how far it got: "m" the mark found, "f" flushed up to here.
 func victim(arg string) {
 	path, pool, seed := split3(arg)
-	s, err := dmu.Open(dmu.Options{Path: path, Pool: pool})
+	n, err := strconv.ParseInt(seed, 10, 64)
 	if err != nil {
 		victimFails(err)
 	}
-	n, err := strconv.ParseInt(seed, 10, 64)
+	s, err := dmu.Open(dmu.Options{Path: path, Pool: pool, HostID: uint32(n) | 1})
 	if err != nil {
 		victimFails(err)
 	}
@@ -59,6 +60,8 @@ func victim(arg string) {
 		switch k := choose.Intn(150); {
 		case k == 0:
 			err = s.SetMeta([]byte(fmt.Sprint(mark)))
+		case k == 1:
+			_, err = s.Changed(mark / 2)
 		case k < 15:
 			err = s.Flush()
 		default:
@@ -67,7 +70,7 @@ func victim(arg string) {
 		if err != nil {
 			victimFails(err)
 		}
-		fmt.Printf("f %d\n", mark)
+		fmt.Printf("f %d\n", mark) // a Changed has made all stable, too
 	}
 }
 
@@ -209,4 +212,7 @@ func TestKill9(t *testing.T) {
 		}
 	}
 	t.Logf("mark %d after %d rounds", c.mark, rounds)
+	if out := zdb(t, c.o, "-d", c.o.Pool); bytes.Contains(out, []byte("@")) {
+		t.Errorf("a snapshot was left behind: %s", out)
+	}
 }

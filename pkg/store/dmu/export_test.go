@@ -2,6 +2,11 @@
 
 package dmu
 
+import (
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+)
+
 const (
 	FaultWrites  = faultWrites
 	FaultReads   = faultReads
@@ -9,3 +14,8 @@ const (
 )
 
 var SetFaults = setFaults
+
+// ChangedAtMost is Changed with a lower bound on the extents.
+func (s *Store) ChangedAtMost(since history.Seq, limit int) ([]block.Extent, error) {
+	return s.changed(since, limit)
+}

@@ -127,6 +127,19 @@ func TestOpenInUse(t *testing.T) {
 	}
 }
 
+// A pod may see the extent at another path.
+func TestOpenMoved(t *testing.T) {
+	o := made(t, mib)
+	moved := o.Path + ".moved"
+	if err := os.Rename(o.Path, moved); err != nil {
+		t.Fatal(err)
+	}
+	o.Path = moved
+	if err := open(t, o).Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOpenNewerFormat(t *testing.T) {
 	o := made(t, mib)
 	patchLabels(t, o.Path, "cask volume v1", "cask volume v2")
@@ -245,13 +258,6 @@ func TestNoSpace(t *testing.T) {
 
 // The extent is an ordinary pool: zdb walks it and finds every block.
 func TestZdb(t *testing.T) {
-	zdb, err := exec.LookPath("zdb")
-	if err != nil {
-		zdb = "/usr/sbin/zdb"
-	}
-	if _, err := os.Stat(zdb); err != nil {
-		t.Skip("zdb is not installed: apt-get install zfsutils-linux")
-	}
 	o := extent(t, 64*mib)
 	s := create(t, o)
 	for i := range uint64(20) {
@@ -262,14 +268,30 @@ func TestZdb(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(zdb, "-e", "-p", filepath.Dir(o.Path), "-bcc", o.Pool).CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("No leaks")) {
-		t.Fatalf("zdb -bcc: %v\n%s", err, out)
+	if out := zdb(t, o, "-bcc", o.Pool); !bytes.Contains(out, []byte("No leaks")) {
+		t.Fatalf("zdb -bcc: %s", out)
 	}
-	out, err = exec.Command(zdb, "-e", "-p", filepath.Dir(o.Path), "-dddd", o.Pool+"/vol").CombinedOutput()
-	if want := fmt.Sprintf("size = %d", o.Size); err != nil || !bytes.Contains(out, []byte(want)) {
-		t.Fatalf("zdb -dddd lacks %q: %v\n%s", want, err, out)
+	want := fmt.Sprintf("size = %d", o.Size)
+	if out := zdb(t, o, "-dddd", o.Pool+"/vol"); !bytes.Contains(out, []byte(want)) {
+		t.Fatalf("zdb -dddd lacks %q: %s", want, out)
 	}
+}
+
+// zdb runs stock ZFS's zdb on a closed extent.
+func zdb(t *testing.T, o dmu.Options, args ...string) []byte {
+	t.Helper()
+	path, err := exec.LookPath("zdb")
+	if err != nil {
+		path = "/usr/sbin/zdb"
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Skip("zdb is not installed: apt-get install zfsutils-linux")
+	}
+	out, err := exec.Command(path, append([]string{"-e", "-p", filepath.Dir(o.Path)}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("zdb %v: %v\n%s", args, err, out)
+	}
+	return out
 }
 
 func TestNoHandleLeaks(t *testing.T) {

@@ -282,14 +282,19 @@ func (s *Store) Flush() error {
 
 // Changed implements store.Store.
 func (s *Store) Changed(since history.Seq) ([]block.Extent, error) {
+	return s.changed(since, maxExtents)
+}
+
+// changed answers with at most limit extents.
+func (s *Store) changed(since history.Seq, limit int) ([]block.Extent, error) {
 	if err := s.enter("changed"); err != nil {
 		return nil, err
 	}
 	defer s.leave()
-	pairs := make([]C.uint64_t, 2*maxExtents)
+	pairs := make([]C.uint64_t, 2*limit)
 	var n C.uint64_t
 	e := s.guarded(func() C.int {
-		return C.cask_changed(s.vol, C.uint64_t(since), &pairs[0], maxExtents, &n)
+		return C.cask_changed(s.vol, C.uint64_t(since), &pairs[0], C.uint64_t(limit), &n)
 	})
 	if e != 0 {
 		return nil, fmt.Errorf("changed since %d: %w", since, failed("traverse", s.opt.Path, e))

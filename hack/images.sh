@@ -15,6 +15,14 @@ ALL=("${PRODUCT[@]}" "${SIDECARS[@]}" postgres)
 # builder is buildah with all of its state in the cache.
 builder() { buildah --root "$CACHE/buildah" --runroot "$CACHE/buildah-run" "$@"; }
 
+# exclusively COMMAND... lets one builder work at a time, and leaves none of
+# its containers mounted.
+exclusively() (
+  flock 8
+  trap 'builder rm --all >/dev/null 2>&1' EXIT
+  "$@"
+) 8>"$CACHE/buildah.lock"
+
 base_archive() {
   local exclude=() path
   for path in man doc info locale 'zoneinfo/right' 'zoneinfo/posix'; do
@@ -81,9 +89,9 @@ bud() {
 # make_image NAME OUT
 make_image() {
   case $1 in
-  postgres) bud "$1" "$ROOT/deploy/examples/postgres" "$2" ;;
+  postgres) exclusively bud "$1" "$ROOT/deploy/examples/postgres" "$2" ;;
   csi-*) "$ROOT/hack/lab/archive.sh" "$SIDECAR_DIR/$1" "$(image_of "$1")" "$2" ;;
-  *) bud "$1" --target "$1" --build-arg PROGRAMS=prebuilt -f "$ROOT/Dockerfile" "$ROOT" "$2" ;;
+  *) exclusively bud "$1" --target "$1" --build-arg PROGRAMS=prebuilt -f "$ROOT/Dockerfile" "$ROOT" "$2" ;;
   esac
 }
 
@@ -91,6 +99,7 @@ main() {
   local name file
   [ $# -gt 0 ] || set -- "${ALL[@]}"
   BASE_KEY=$(declare -f base_archive | sha256sum | cut -c1-16)
+  mkdir -p "$CACHE"
   SIDECAR_DIR=$("$ROOT/hack/lab/build.sh" sidecars)
   for name in "$@"; do
     [[ " ${ALL[*]} " == *" $name "* ]] || die "no image $name; there are: ${ALL[*]}"

@@ -13,11 +13,17 @@ CONNECTION="host=$HOST user=postgres dbname=postgres connect_timeout=2 tcp_user_
 
 query() { psql -qtAX "$CONNECTION" -v ON_ERROR_STOP=1 -c "$1"; }
 
+# rest keeps the container for questions once its work has ended.
+rest() {
+  touch "$WORK/$1-ended"
+  exec sleep infinity
+}
+
 stopped() { [ -e "$WORK/stop" ]; }
 
 wait_for_database() {
   until query 'select 1' >/dev/null 2>&1; do
-    stopped && exit
+    stopped && return 1
     sleep 0.2
   done
 }
@@ -30,6 +36,7 @@ run_pgbench() {
     pgbench -n -c 4 -j 1 -T "${ROUND:-10}" "$CONNECTION" | tee /dev/stderr |
       sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p' >>"$WORK/history"
   done
+  rest pgbench
 }
 
 # open_session starts psql with its input and output as file descriptors.
@@ -52,7 +59,7 @@ run_ledger() {
   local id=0
   trap '' PIPE
   wait_for_database
-  until query 'create table if not exists ledger (id bigint primary key, at timestamptz default now())'; do sleep 1; done
+  until query 'drop table if exists ledger; create table ledger (id bigint primary key, at timestamptz default now())'; do sleep 1; done
   open_session
   until stopped; do
     id=$((id + 1)) # a number is used once: what was not acknowledged may be there or not
@@ -65,6 +72,7 @@ run_ledger() {
     fi
   done
   close_session
+  rest ledger
 }
 
 # longest_pause prints the longest time between two acknowledged commits, in ms.
@@ -83,8 +91,9 @@ check() {
   } | psql -qtAX "$CONNECTION" -v ON_ERROR_STOP=1) || return 1
   counted=$(awk '{ sum += $1 } END { print sum + 0 }' "$WORK/history")
   history=$(query 'select count(*) from pgbench_history') || return 1
-  echo "ledger:  $acknowledged commits acknowledged to the client, $rows rows in the table, $missing acknowledged rows missing"
-  echo "pgbench: $counted commits counted by the client, $history rows in the table"
+  echo "ledger:  $acknowledged commits acknowledged to the client, $missing of them missing; $rows rows in the table" \
+    "($((rows - acknowledged)) whose answer was cut off)"
+  echo "pgbench: $counted commits counted by the client after each round, $history rows in the table"
   echo "longest pause between two commits: $(longest_pause) ms"
   [ "$acknowledged" -gt 0 ] && [ "$missing" = 0 ] && [ "$rows" -ge "$acknowledged" ] && [ "$history" -ge "$counted" ]
 }

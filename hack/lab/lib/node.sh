@@ -63,14 +63,18 @@ running_nodes() {
   for i in $(nodes); do [ "$(node_state "$i")" = down ] || echo "$i"; done
 }
 
-# load_into I TAR...
+# load_into I TAR... imports what the node has not taken yet: an archive of the
+# cache has a hash of its content in its name.
 load_into() {
-  local i=$1 tar
+  local i=$1 tar loaded
+  loaded=$(node_dir "$i")/etc/loaded
   shift
   for tar in "$@"; do
+    grep -qsxF "$tar $(stat -c %Y "$tar")" "$loaded" && continue
     node_exec "$i" ctr -n k8s.io images import "$tar" >>"$DIR/log/import.node$i.log" 2>&1 || {
       echo "error: node $i did not take $tar; read $DIR/log/import.node$i.log" >&2
       return 1
     }
+    echo "$tar $(stat -c %Y "$tar")" >>"$loaded"
   done
 }

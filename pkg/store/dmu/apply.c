@@ -107,6 +107,18 @@ run_length(const op_t *ops, uint64_t n)
 }
 
 /*
+ * How much of the op's range may be allocated: freeing beyond the last block
+ * ever written is an assertion in ZFS.
+ */
+static uint64_t
+allocated_len(cask_vol *v, const op_t *op)
+{
+	uint64_t end = (v->dn->dn_maxblkid + 1) * v->block_size;
+
+	return (op->off >= end ? 0 : MIN(op->len, end - op->off));
+}
+
+/*
  * An unmap too large for one transaction is noted in the mark record by the
  * first one, which also moves the mark, and finish_free completes it after a
  * crash. The note goes with the next change of the mark record.
@@ -114,20 +126,21 @@ run_length(const op_t *ops, uint64_t n)
 static int
 unmap_locked(cask_vol *v, const op_t *op, int may_block)
 {
-	boolean_t large = op->len > FREE_AT_ONCE;
+	uint64_t len = allocated_len(v, op);
+	boolean_t large = len > FREE_AT_ONCE;
 	dmu_tx_t *tx = dmu_tx_create(v->os);
 
 	dmu_tx_mark_netfree(tx);
-	if (!large && op->len > 0)
-		dmu_tx_hold_free_by_dnode(tx, v->dn, op->off, op->len);
+	if (!large && len > 0)
+		dmu_tx_hold_free_by_dnode(tx, v->dn, op->off, len);
 	region_hold(v, op->off, op->len, tx);
 	dmu_tx_hold_write_by_dnode(tx, v->mark_dn, 0, MARK_BYTES);
 	int e = tx_assign(v, tx, may_block);
 	if (e != 0)
 		return (e);
-	if (!large && op->len > 0)
-		VERIFY0(dmu_free_range(v->os, DATA_OBJ, op->off, op->len, tx));
-	mark_advance(v, op->seq, op->off, large ? op->len : 0, tx);
+	if (!large && len > 0)
+		VERIFY0(dmu_free_range(v->os, DATA_OBJ, op->off, len, tx));
+	mark_advance(v, op->seq, op->off, large ? len : 0, tx);
 	ghost_unmap(v, op->off, op->len, tx);
 	region_set(v, op->off, op->len, tx);
 	log_unmap(v, op->off, op->len, op->seq, tx);

@@ -1,0 +1,102 @@
+//go:build cgo && linux
+
+package dmu_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"testing"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
+	"github.com/cask-storage/cask/pkg/store/dmu"
+)
+
+// sparse is a model of a large volume: one byte for each 4096 written.
+type sparse struct {
+	rng    *rand.Rand
+	size   uint64
+	blocks map[uint64]byte
+	seq    history.Seq
+}
+
+// offset is mostly near the beginning of a few far-apart places.
+func (m *sparse) offset() uint64 {
+	place := m.size / 8 * uint64(m.rng.Intn(8))
+	if m.rng.Intn(2) == 0 {
+		place = 0
+	}
+	return min(place+uint64(m.rng.Intn(16*mib/4096))*4096, m.size-21*4096)
+}
+
+func (m *sparse) op() store.Op {
+	m.seq++
+	off := m.offset()
+	if m.rng.Intn(3) == 0 {
+		n := []uint64{4096, mib, 9 * mib, 64 * mib, 65 * mib, m.size}[m.rng.Intn(6)]
+		n = min(n, m.size-off)
+		for b := range m.blocks {
+			if b >= off && b < off+n {
+				delete(m.blocks, b)
+			}
+		}
+		return store.Op{Kind: store.Unmap, Seq: m.seq, Extent: block.Extent{Off: off, Len: n}}
+	}
+	fill := byte(1 + m.rng.Intn(255))
+	n := uint64(1+m.rng.Intn(20)) * 4096
+	for b := off; b < off+n; b += 4096 {
+		m.blocks[b] = fill
+	}
+	return writeOp(m.seq, off, bytes.Repeat([]byte{fill}, int(n)))
+}
+
+func (m *sparse) check(t *testing.T, s *dmu.Store) {
+	t.Helper()
+	p := make([]byte, 4096)
+	for range 30 {
+		off := m.offset()
+		if err := s.ReadAt(p, off); err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Count(p, []byte{m.blocks[off]}) != len(p) {
+			t.Fatalf("byte %d is %d, want %d", off, p[0], m.blocks[off])
+		}
+	}
+}
+
+// Unmaps far beyond what was ever written, in volumes of all sizes.
+func TestSparse(t *testing.T) {
+	for _, size := range []uint64{64 * mib, 200 * mib, 3 << 30, 1 << 40, 40 << 40} {
+		t.Run(fmt.Sprint(size/mib), func(t *testing.T) {
+			o := extent(t, 0)
+			o.Size = size
+			s := create(t, o)
+			m := &sparse{rng: rand.New(rand.NewSource(int64(size))), size: size, blocks: map[uint64]byte{}}
+			for i := range 120 {
+				if err := s.Apply([]store.Op{m.op()}); err != nil {
+					t.Fatal(err)
+				}
+				switch {
+				case i%40 == 39:
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+					s = open(t, o)
+				case i%10 == 0:
+					if err := s.SetMeta(nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				m.check(t, s)
+			}
+			if _, err := s.Changed(m.seq / 2); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}

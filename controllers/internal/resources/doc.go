@@ -143,13 +143,12 @@ func fromField(env, path string) corev1.EnvVar {
 }
 
 // tolerateLost keeps a pod on its node while the node is away: its data is
-// there and nowhere else.
+// there and nowhere else. A drained node is not among it: a drain has to end.
 func tolerateLost() []corev1.Toleration {
 	return []corev1.Toleration{
 		{Key: corev1.TaintNodeNotReady, Operator: corev1.TolerationOpExists},
 		{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists},
 		{Key: corev1.TaintNodeOutOfService, Operator: corev1.TolerationOpExists},
-		{Key: corev1.TaintNodeUnschedulable, Operator: corev1.TolerationOpExists},
 		{Key: corev1.TaintNodeDiskPressure, Operator: corev1.TolerationOpExists},
 		{Key: corev1.TaintNodeMemoryPressure, Operator: corev1.TolerationOpExists},
 		{Key: corev1.TaintNodePIDPressure, Operator: corev1.TolerationOpExists},

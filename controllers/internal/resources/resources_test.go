@@ -20,6 +20,7 @@ func volume(replicas int) *v1alpha1.Volume {
 			Size: resource.MustParse("1Gi"), Consistency: "quorum", Durability: "flush", Compression: "lz4", PreferredNode: "node0",
 		},
 	}
+	v.Status.State = v1alpha1.VolumeHealthy
 	for _, id := range []string{"r0", "r1", "r2", "r3", "r4"}[:replicas] {
 		v.Status.Replicas = append(v.Status.Replicas, v1alpha1.VolumeReplica{
 			ID: id, Node: "node" + id[1:], Pool: "pool", Address: "10.96.0.1" + id[1:] + ":4500", State: v1alpha1.ReplicaInSync,
@@ -154,6 +155,7 @@ func TestBudget(t *testing.T) {
 			v.Spec.Consistency = "all"
 			v.Status.Voters = v.Status.Voters[:1]
 		}, 0},
+		{"no target", 3, func(v *v1alpha1.Volume) { v.Status.State = v1alpha1.VolumeSuspended }, 0},
 		{"unknown yet", 3, func(v *v1alpha1.Volume) {
 			for i := range v.Status.Replicas {
 				v.Status.Replicas[i].State = v1alpha1.ReplicaUnknown

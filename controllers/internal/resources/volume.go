@@ -275,8 +275,12 @@ func (s Settings) Budget(v *v1alpha1.Volume) *policyv1.PodDisruptionBudget {
 }
 
 // spare is how many in-sync voters there are beyond what must stay: a write
-// quorum, or with "all", where lost voters are removed, one.
+// quorum, or with "all", where lost voters are removed, one. While no target
+// serves nobody knows.
 func spare(v *v1alpha1.Volume) int32 {
+	if v.Status.State != v1alpha1.VolumeHealthy && v.Status.State != v1alpha1.VolumeDegraded {
+		return 0
+	}
 	var inSync int32
 	for _, r := range v.Status.Replicas {
 		if r.State == v1alpha1.ReplicaInSync && slices.Contains(v.Status.Voters, r.ID) {

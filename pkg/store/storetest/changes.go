@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"sync"
 	"testing"
 
 	"github.com/cask-storage/cask/pkg/block"
@@ -161,6 +162,46 @@ func testRandom(t *testing.T, f Factory) {
 		}
 	}
 	r.checkAll()
+	closeStore(t, r.s)
+}
+
+// testConcurrent: flushes and traversals beside the operations, which move an
+// engine's transaction groups along, hide no change.
+func testConcurrent(t *testing.T, f Factory) {
+	r := newRun(t, f)
+	stop := make(chan struct{})
+	var beside sync.WaitGroup
+	beside.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err := r.s.Flush(); err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := r.s.Changed(r.s.Info().Mark); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for len(r.m.Ops) < 2*f.Rounds {
+		r.batch()
+		if r.gen.Rng.Intn(20) == 0 {
+			r.gen.Seq++
+			whole := unmap(r.gen.Seq, 0, Size)
+			r.m.Ops = append(r.m.Ops, whole)
+			apply(t, r.s, whole)
+		}
+	}
+	close(stop)
+	beside.Wait()
+	for range 40 {
+		r.checkAll()
+	}
 	closeStore(t, r.s)
 }
 

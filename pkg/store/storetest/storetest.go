@@ -57,6 +57,7 @@ func Run(t *testing.T, f Factory) {
 		{"RebaseForgets", testRebaseForgets},
 		{"RebaseDown", testRebaseDown},
 		{"Random", testRandom},
+		{"Concurrent", testConcurrent},
 		{"Crash", testCrash},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, f) })

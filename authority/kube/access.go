@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -36,7 +37,8 @@ func ParseHostNQN(nqn string) (v1alpha1.VolumeAttachment, error) {
 }
 
 // Admit returns nil when the host is one of the attachment that the Volume
-// names now. While the API server cannot be asked, what it said last holds, but
+// names now, and ErrNotAdmitted when it is not; after any other error the host
+// may try again. While the API server cannot be asked, what it said last holds, but
 // no new attachment is admitted.
 func (v *Volume) Admit(ctx context.Context, hostNQN string) error {
 	host, err := ParseHostNQN(hostNQN)
@@ -44,8 +46,11 @@ func (v *Volume) Admit(ctx context.Context, hostNQN string) error {
 		return fmt.Errorf("volume %s: %w: %w", v.o.Volume, ErrNotAdmitted, err)
 	}
 	obj, err := v.current(ctx)
-	if err != nil {
+	if errors.Is(err, ErrGone) {
 		return fmt.Errorf("volume %s: %w: %w", v.o.Volume, ErrNotAdmitted, err)
+	}
+	if err != nil {
+		return fmt.Errorf("volume %s: cannot tell whether host %s may use it: %w", v.o.Volume, host.Node, err)
 	}
 	if err := v.mayUse(obj, host); err != nil {
 		return err

@@ -158,8 +158,11 @@ func TestAdmitWithoutServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.setDown(true)
-	if err := v.Admit(t.Context(), HostNQNPrefix+"n2:a2"); err == nil {
-		t.Error("a new attachment was admitted unpublished")
+	if err := v.Admit(t.Context(), HostNQNPrefix+"n2:a2"); err == nil || errors.Is(err, ErrNotAdmitted) {
+		t.Errorf("a new attachment that cannot be published: %v", err)
+	}
+	if err := open(f, "pod-2", "n0").Admit(t.Context(), HostNQNPrefix+"n2:a2"); err == nil || errors.Is(err, ErrNotAdmitted) {
+		t.Errorf("a host of a Volume that was never read: %v", err)
 	}
 	if err := v.Admit(t.Context(), HostNQNPrefix+"n1:a1"); !errors.Is(err, ErrNotAdmitted) {
 		t.Errorf("old host: %v", err)

@@ -1,0 +1,97 @@
+#!/bin/bash
+# test.sh [unit|e2e]: everything that matters, in stages; without an argument
+# all of them. Ends with a line that counts the tests. Logs are in build/test.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+OUT=$ROOT/build/test
+FAILED=()
+
+# stage NAME COMMAND...: a stage that fails does not stop the later ones. Being
+# in a condition, COMMAND has to care for its own errors: no set -e inside.
+stage() {
+  local name=$1 started=$SECONDS
+  shift
+  step "=== $name"
+  if "$@"; then
+    step "--- $name: ok, $((SECONDS - started)) s"
+  else
+    step "--- $name: FAILED after $((SECONDS - started)) s"
+    FAILED+=("$name")
+  fi
+}
+
+# tests NAME ARGUMENT... runs go test; its packages are shown as they end, and
+# its tests counted.
+tests() {
+  local log=$OUT/$1.json
+  shift
+  go test -json "$@" 2>&1 | tee "$log" | "$OUT/testsum" "$OUT/totals"
+}
+
+tests_without_cgo() { CGO_ENABLED=0 tests "$@"; }
+
+generated_state() { git ls-files -co --exclude-standard api deploy charts | sort | xargs -d '\n' sha256sum; }
+
+# generate_again fails when making generated files again changes them.
+generate_again() {
+  local before
+  before=$(generated_state)
+  make --no-print-directory generate || return
+  diff <(echo "$before") <(generated_state) && return
+  note "generated files were not up to date: run make generate and commit"
+  return 1
+}
+
+# with_engine prints the packages whose tests reach the engine: the ones that
+# differ without cgo.
+with_engine() {
+  go list -test -f '{{.ForTest}} {{join .Deps " "}}' ./... |
+    awk '$1 ~ /^github.com/ && / github.com\/cask-storage\/cask\/pkg\/store\/dmu( |$)/ { print $1 }' | sort -u
+}
+
+# RACES are the packages with much concurrency and no cluster.
+RACES=(./pkg/attach/... ./pkg/ioc/... ./pkg/nvme/... ./pkg/replica/... ./pkg/replication/... ./pkg/store/memstore
+  ./pkg/target/... ./pkg/volume ./csi/... ./controllers/...)
+
+unit() {
+  local engine
+  stage programs make --no-print-directory build
+  stage lint hack/lint.sh
+  stage "generated code" generate_again
+  stage "Kubernetes for tests" hack/lab/build.sh kube
+  mapfile -t engine < <(with_engine)
+  stage "unit tests" tests unit ./...
+  stage "without cgo" tests_without_cgo nocgo "${engine[@]}"
+  stage "data races" tests race -race -short "${RACES[@]}"
+  stage simulator tests simulator -run TestSimulation -count 1 ./pkg/volume/volumetest -seeds 1000
+}
+
+e2e() {
+  stage programs make --no-print-directory build
+  stage "a real cluster" tests e2e -tags e2e -count 1 -timeout 40m ./test/e2e
+}
+
+finish() {
+  echo
+  "$OUT/testsum" -total "$OUT/totals"
+  [ ${#FAILED[@]} = 0 ] || die "failed stages: ${FAILED[*]} (logs in $OUT)"
+  step "all stages ok"
+}
+
+main() {
+  require_root "make test"
+  hack/setup.sh
+  mkdir -p "$OUT"
+  : >"$OUT/totals"
+  go build -o "$OUT/testsum" ./hack/testsum
+  case ${1:-all} in
+  unit | e2e) "$1" ;;
+  all) unit && e2e ;;
+  *) die "usage: test.sh [unit|e2e]" ;;
+  esac
+  finish
+}
+
+main "$@"

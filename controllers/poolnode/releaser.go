@@ -45,7 +45,7 @@ func (r *Releaser) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 		name := ioc.Replica{Volume: v.Name, ID: id}.ExtentName()
 		if err := r.Engine.Delete(ctx, name); err != nil && !errors.Is(err, ioc.ErrNotFound) {
 			r.Events.Eventf(v, corev1.EventTypeWarning, "ReleaseFailed", "node %s: %s", r.Base.Node, err)
-			return reconcile.Result{}, fmt.Errorf("Volume %s: release replica %s: %w", v.Name, id, err)
+			return reconcile.Result{}, fmt.Errorf("volume %s: release replica %s: %w", v.Name, id, err)
 		}
 		log.FromContext(ctx).Info("extent is deleted", "extent", name)
 	}
@@ -64,7 +64,7 @@ func (r *Releaser) report(ctx context.Context, v *v1alpha1.Volume, ids []string)
 		status:  map[string]any{"replicas": replicas},
 	})
 	if err != nil {
-		return fmt.Errorf("Volume %s: report released extents: %w", v.Name, err)
+		return fmt.Errorf("volume %s: report released extents: %w", v.Name, err)
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/cask-storage/cask/pkg/replica"
 )
 
 // The reasons of a Placed condition.
@@ -17,13 +19,8 @@ const (
 	ReasonInsufficientCapacity  = "InsufficientCapacity"
 )
 
-// ExtentSize is what a replica of a volume of so many bytes takes of its pool:
-// the data, ZFS's metadata over it, and room for its pool to breathe.
-func ExtentSize(volume int64) int64 {
-	const mebi = 1 << 20
-	size := volume + volume/20 + 256*mebi
-	return (size + mebi - 1) / mebi * mebi
-}
+// ExtentSize is what a replica of a volume of so many bytes takes of its pool.
+func ExtentSize(volume int64) int64 { return int64(replica.ExtentSize(uint64(volume))) }
 
 // Site is one node's part of one pool, as a place for a replica.
 type Site struct {

@@ -58,6 +58,7 @@ func (s *Server) attach(ctx context.Context, v *v1alpha1.Volume, want v1alpha1.V
 	}
 	want.ID = rand.Text()
 	v.Spec.Attachment = &want
+	delete(v.Annotations, v1alpha1.AnnotationFenced)
 	if err := s.opt.Client.Update(ctx, v); err != nil {
 		return fromAPI(err, "attach volume "+v.Name+" to node "+want.Node)
 	}
@@ -114,13 +115,16 @@ func (s *Server) ControllerUnpublishVolume(ctx context.Context, q *csi.Controlle
 		return nil, err
 	}
 	have := v.Spec.Attachment
-	if have == nil || (q.GetNodeId() != "" && have.Node != q.GetNodeId()) {
+	_, withdrawn := v.Annotations[v1alpha1.AnnotationFenced]
+	if have == nil && !withdrawn || have != nil && q.GetNodeId() != "" && have.Node != q.GetNodeId() {
 		return ok, nil
 	}
+	// One withdrawn from a failed node must not be given back either.
 	v.Spec.Attachment = nil
+	delete(v.Annotations, v1alpha1.AnnotationFenced)
 	if err := s.opt.Client.Update(ctx, v); err != nil {
-		return nil, fromAPI(err, "detach volume "+v.Name+" from node "+have.Node)
+		return nil, fromAPI(err, "detach volume "+v.Name+" from node "+q.GetNodeId())
 	}
-	s.opt.Log.Info("detached", "volume", v.Name, "node", have.Node, "attachment", have.ID)
+	s.opt.Log.Info("detached", "volume", v.Name, "node", q.GetNodeId(), "attachment", have)
 	return ok, nil
 }

@@ -123,7 +123,9 @@ func (p Params) attach() client.Object {
 			Image:     p.image("csi"),
 			Args:      []string{"attach", arg("run-dir", attachDir)},
 			Resources: requests("50m", "64Mi"),
-			LivenessProbe: &corev1.Probe{
+			// No liveness probe: a restart would end every attachment, and the
+			// supervisor inside restarts an agent that dies.
+			ReadinessProbe: &corev1.Probe{
 				ProbeHandler:     corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/cask-csi", "attachments"}}},
 				PeriodSeconds:    30,
 				TimeoutSeconds:   10,

@@ -4,6 +4,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/cask-storage/cask/api/v1alpha1"
 )
 
 const rbacGroup = "rbac.authorization.k8s.io"
@@ -95,7 +97,11 @@ func csiControllerRules() []rbacv1.PolicyRule {
 	}
 }
 
-// csiNodeRules: it says on the Volume how it attached it.
+// csiNodeRules: it says on the Volume how it attached it, and asks whose the
+// Volume is before it gives up what could not be written.
 func csiNodeRules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{rule("", words("events"), words("create", "patch"))}
+	return []rbacv1.PolicyRule{
+		rule("", words("events"), words("create", "patch")),
+		rule(v1alpha1.GroupVersion.Group, words("volumes"), words("get")),
+	}
 }

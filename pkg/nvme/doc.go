@@ -90,7 +90,7 @@ func CheckNQN(s string) error {
 		return errors.New("NQN is longer than 223 bytes")
 	}
 	if len(s) < 5 || s[:4] != "nqn." {
-		return errors.New("NQN does not begin with nqn.")
+		return errors.New("NQN does not begin with \"nqn.\"")
 	}
 	return nil
 }

@@ -78,7 +78,8 @@ func (s Settings) iocPod(p *v1alpha1.StoragePool, holding []string) corev1.PodSp
 					Add:  []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "FOWNER"},
 				},
 			},
-			VolumeMounts: []corev1.VolumeMount{{Name: "pool", MountPath: "/pool"}},
+			// A disk mounted there later on must be seen.
+			VolumeMounts: []corev1.VolumeMount{{Name: "pool", MountPath: "/pool", MountPropagation: ptr.To(corev1.MountPropagationHostToContainer)}},
 		}},
 		Volumes: []corev1.Volume{{Name: "pool", VolumeSource: corev1.VolumeSource{
 			HostPath: &corev1.HostPathVolumeSource{Path: p.Spec.Directory, Type: ptr.To(corev1.HostPathDirectoryOrCreate)},

@@ -45,7 +45,6 @@ type command struct {
 	status nvme.Status
 	result uint64
 	req    block.Request
-	ranges *ranges
 }
 
 func newCommand(c *conn, tag uint16) *command {

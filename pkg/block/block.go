@@ -113,10 +113,14 @@ var (
 	ErrIO          = errors.New("input/output error")
 )
 
-// Check validates r against g: alignment, range and buffer lengths.
+// Check validates r against g: verb, alignment, range and buffer lengths.
 func (g Geometry) Check(r *Request) error {
-	if r.Op == OpFlush {
+	switch r.Op {
+	case OpFlush:
 		return nil
+	case OpRead, OpWrite, OpUnmap, OpWriteZeroes:
+	default:
+		return fmt.Errorf("%v: %w", r.Op, ErrUnsupported)
 	}
 	e, bs := r.Extent, uint64(g.BlockSize)
 	if e.Off%bs != 0 || e.Len%bs != 0 || e.Len == 0 || e.Off > g.Size || e.Len > g.Size-e.Off {

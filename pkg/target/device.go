@@ -43,7 +43,14 @@ func (d device) Submit(r *block.Request) {
 		}
 		q.Bufs = [][]byte{buf}
 	}
+	select {
+	case d.t.slots <- struct{}{}:
+	case <-d.t.ended:
+		r.Done(r, block.ErrClosed)
+		return
+	}
 	if !d.t.post(func() { d.t.core.Submit(d.t.now(), q) }) {
+		<-d.t.slots
 		r.Done(r, block.ErrClosed)
 	}
 }
@@ -59,6 +66,7 @@ func (t *Target) complete(a volume.Action) {
 	}
 	t.stats.ops[r.Op].Add(1)
 	t.stats.bytes[r.Op].Add(r.Extent.Len)
+	<-t.slots
 	r.Done(r, a.Err)
 }
 

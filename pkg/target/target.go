@@ -40,6 +40,7 @@ const (
 	tick        = 20 * time.Millisecond
 	callTimeout = 10 * time.Second // of the Authority and the Reporter
 	quiesce     = 3 * time.Second  // what a stop waits for replicas
+	maxRequests = 1024             // under way; Submit waits beyond that
 )
 
 // Target is a volume being served.
@@ -56,6 +57,9 @@ type Target struct {
 	closed bool
 	status Status
 
+	slots chan struct{} // one for each request under way
+	ended chan struct{} // closed when the loop ends
+
 	reports  chan Status // the newest only
 	reported Status
 	stopErr  error // by the loop
@@ -69,7 +73,8 @@ func New(cfg Config) *Target {
 		cfg.Logf = func(string, ...any) {}
 	}
 	t := &Target{cfg: cfg, core: volume.New(cfg.Volume), start: time.Now(), wake: make(chan struct{}, 1),
-		links: map[quorum.ReplicaID]*link{}, reports: make(chan Status, 1)}
+		links: map[quorum.ReplicaID]*link{}, reports: make(chan Status, 1),
+		slots: make(chan struct{}, maxRequests), ended: make(chan struct{})}
 	for id, addr := range cfg.Addresses {
 		t.links[id] = newLink(t, id, addr)
 	}
@@ -165,6 +170,7 @@ func (t *Target) close(err error) {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
+	close(t.ended)
 	for _, f := range t.take() {
 		f()
 	}

@@ -1,0 +1,202 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/blocktest"
+	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/replica"
+	"github.com/cask-storage/cask/pkg/store"
+	"github.com/cask-storage/cask/pkg/store/memstore"
+	"github.com/cask-storage/cask/pkg/volume"
+)
+
+const testSize = 32 << 20
+
+// copyOf is a replica: a store in memory behind a server that can be stopped.
+type copyOf struct {
+	t    *testing.T
+	id   string
+	addr string
+	s    *memstore.Store
+	stop func()
+}
+
+func (c *copyOf) Open() (store.Store, error) {
+	if c.s == nil {
+		return nil, store.ErrNotFound
+	}
+	c.s = c.s.Clone()
+	return c.s, nil
+}
+
+func (c *copyOf) Create(size uint64) (store.Store, error) {
+	c.s = memstore.New(memstore.Options{Size: size})
+	return c.s, nil
+}
+
+func (c *copyOf) start() {
+	c.t.Helper()
+	l, err := net.Listen("tcp", c.addr)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.addr = l.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	s := replica.NewServer(replica.Config{Identity: replica.Identity{Volume: "vol", Replica: c.id}, Backing: c})
+	go func() { done <- s.Serve(ctx, l) }()
+	c.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			c.t.Errorf("replica %s: %v", c.id, err)
+		}
+	})
+	c.t.Cleanup(c.stop)
+}
+
+type setup struct {
+	replicas []*copyOf
+	record   FileAuthority
+	addrs    map[quorum.ReplicaID]string
+}
+
+func newSetup(t *testing.T, n int) *setup {
+	t.Helper()
+	s := &setup{record: FileAuthority{Path: filepath.Join(t.TempDir(), "record.json")}, addrs: map[quorum.ReplicaID]string{}}
+	var rec volume.Record
+	for i := range n {
+		c := &copyOf{t: t, id: fmt.Sprintf("r%d", i), addr: "127.0.0.1:0"}
+		c.start()
+		s.replicas = append(s.replicas, c)
+		s.addrs[quorum.ReplicaID(c.id)] = c.addr
+		rec.Voters = append(rec.Voters, quorum.ReplicaID(c.id))
+	}
+	if err := s.record.CreateRecord(rec); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// target starts a target and returns it with the way to end it.
+func (s *setup) target(t *testing.T, name string) (*Target, func() error) {
+	t.Helper()
+	rec, err := s.record.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tg := New(Config{Volume: volume.Config{Instance: name, Level: quorum.Quorum, Replicas: rec.Voters, Size: testSize, Volume: "vol",
+		Timing: volume.DefaultTiming()}, Addresses: s.addrs, Authority: s.record})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- tg.Run(ctx) }()
+	end := sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	t.Cleanup(func() { _ = end() })
+	return tg, end
+}
+
+func serving(t *testing.T, tg *Target, inSync int) {
+	t.Helper()
+	for range 2000 {
+		if s := tg.Status(); s.Serving && s.InSync() == inSync {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("not serving with %d in sync: %+v", inSync, tg.Status())
+}
+
+func TestConformance(t *testing.T) {
+	blocktest.Run(t, func(t *testing.T) block.Device {
+		tg, end := newSetup(t, 3).target(t, "t1")
+		serving(t, tg, 3)
+		return ended{tg.Device(), end}
+	})
+}
+
+// ended is a device whose Close ends its target.
+type ended struct {
+	block.Device
+	end func() error
+}
+
+func (e ended) Close() error { return e.end() }
+
+// TestReplicasComeAndGo restarts each replica in turn under a load that
+// verifies.
+func TestReplicasComeAndGo(t *testing.T) {
+	s := newSetup(t, 3)
+	tg, _ := s.target(t, "t1")
+	serving(t, tg, 3)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for _, c := range s.replicas {
+			time.Sleep(500 * time.Millisecond)
+			c.stop()
+			time.Sleep(500 * time.Millisecond)
+			c.start()
+			serving(t, tg, 3)
+		}
+	})
+	blocktest.Verify(t, tg.Device(), blocktest.Workload{For: 5 * time.Second})
+	wg.Wait()
+}
+
+// TestTakeover: a second target supersedes the first, whose requests are
+// refused for repetition elsewhere; a stop in good order hands over at once.
+func TestTakeover(t *testing.T) {
+	s := newSetup(t, 3)
+	one, _ := s.target(t, "t1")
+	serving(t, one, 3)
+	if err := blocktest.Write(one.Device(), 0, make([]byte, 4096)); err != nil {
+		t.Fatal(err)
+	}
+	two, end := s.target(t, "t2")
+	serving(t, two, 3)
+	if err := blocktest.Write(one.Device(), 0, make([]byte, 4096)); !errors.Is(err, block.ErrFenced) && !errors.Is(err, block.ErrClosed) {
+		t.Errorf("a superseded target answered a write with %v", err)
+	}
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+	start := time.Now()
+	three, _ := s.target(t, "t3")
+	serving(t, three, 3)
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("after a stop in good order the next target took %v", d)
+	}
+}
+
+// TestNoQuorum: I/O waits, and goes on when replicas are back.
+func TestNoQuorum(t *testing.T) {
+	s := newSetup(t, 3)
+	tg, _ := s.target(t, "t1")
+	serving(t, tg, 3)
+	s.replicas[0].stop()
+	s.replicas[1].stop()
+	done := make(chan error, 1)
+	go func() { done <- blocktest.Write(tg.Device(), 0, make([]byte, 4096)) }()
+	select {
+	case err := <-done:
+		t.Fatalf("a write without quorum was answered: %v", err)
+	case <-time.After(time.Second):
+	}
+	if st := tg.Status(); st.Serving || st.Reason != "NoQuorum" {
+		t.Errorf("status without quorum: %+v", st)
+	}
+	s.replicas[0].start()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

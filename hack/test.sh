@@ -65,12 +65,17 @@ unit() {
   stage "unit tests" tests unit ./...
   stage "without cgo" tests_without_cgo nocgo "${engine[@]}"
   stage "data races" tests race -race -short "${RACES[@]}"
-  stage simulator tests simulator -run TestSimulation -count 1 ./pkg/volume/volumetest -seeds 1000
+  stage simulator tests simulator -run TestSimulation -count 1 ./pkg/volume/volumetest -seeds 500
 }
 
+# e2e: the demo, from nothing to a killed node; then what users get wrong and
+# what breaks, on the same cluster.
 e2e() {
-  stage programs make --no-print-directory build
-  stage "a real cluster" tests e2e -tags e2e -count 1 -timeout 40m ./test/e2e
+  export CASK_LAB_DIR=${CASK_LAB_DIR:-/var/tmp/cask-lab}
+  export KUBECONFIG=$CASK_LAB_DIR/admin.kubeconfig PATH=$PATH:$CASK_LAB_DIR/bin
+  stage "the demo" hack/demo.sh up
+  stage "a real cluster" tests e2e -tags e2e -count 1 -timeout 30m ./test/e2e
+  stage "nothing left behind" hack/demo.sh down
 }
 
 finish() {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -23,6 +24,7 @@ func TestRefusedClaims(t *testing.T) {
 		"selector": {map[string]string{"poolSelector": "disk=golden"}, "64Mi", []string{"disk=golden"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			ns := namespace(t)
 			class(t, ns, x.parameters)
 			claim(t, ns, ns, x.size, "Filesystem")
@@ -30,6 +32,14 @@ func TestRefusedClaims(t *testing.T) {
 			if phase := kubectl(t, "-n", ns, "get", "pvc", "data", "-o", "jsonpath={.status.phase}"); phase != "Pending" {
 				t.Errorf("the claim is %s", phase)
 			}
+			volume := "pvc-" + kubectl(t, "-n", ns, "get", "pvc", "data", "-o", "jsonpath={.metadata.uid}")
+			kubectl(t, "-n", ns, "delete", "pvc", "data")
+			eventually(t, 90*time.Second, func() error {
+				if out, err := try("", "get", "volume", volume, "--ignore-not-found"); err != nil || out != "" {
+					return fmt.Errorf("its claim is gone, and the Volume still there: %w %s", err, out)
+				}
+				return nil
+			})
 		})
 	}
 }
@@ -41,7 +51,7 @@ func TestInvalidObjects(t *testing.T) {
 		"nine replicas":   "{apiVersion: cask.storage/v1alpha1, kind: Volume, metadata: {name: bad}, spec: {size: 1Gi, replicas: 9}}",
 		"odd consistency": "{apiVersion: cask.storage/v1alpha1, kind: Volume, metadata: {name: bad}, spec: {size: 1Gi, consistency: most}}",
 	} {
-		if out, err := try(yaml, "apply", "-f", "-"); err == nil {
+		if out, err := try("---\n"+yaml, "apply", "-f", "-"); err == nil {
 			t.Errorf("%s was taken: %s", name, out)
 		}
 	}
@@ -59,7 +69,7 @@ func TestSecondNode(t *testing.T) {
 	ready(t, ns, "first")
 	pod(t, ns, "second", n[1], "Filesystem")
 	says(t, 60*time.Second, []string{"Multi-Attach"}, "-n", ns, "get", "events", "-o", "custom-columns=M:.message")
-	sh(t, ns, "first", "echo still > /data/mine; sync; cat /data/mine")
+	sh(t, ns, "first", "echo still > /data/mine; sync -f /data; cat /data/mine")
 }
 
 // TestPoolWithReplicas: a pool is not deleted while it holds replicas.

@@ -65,7 +65,7 @@ func namespace(t *testing.T) string {
 
 func apply(t *testing.T, yaml string) {
 	t.Helper()
-	if _, err := try(yaml, "apply", "-f", "-"); err != nil {
+	if _, err := try("---\n"+yaml, "apply", "-f", "-"); err != nil { // a document that begins with a brace would be taken for JSON
 		t.Fatal(err)
 	}
 }

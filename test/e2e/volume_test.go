@@ -3,8 +3,7 @@
 package e2e
 
 import (
-	"fmt"
-	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +17,8 @@ func TestFileSystems(t *testing.T) {
 		mode, write string
 		read        string
 	}{
-		"ext4":  {map[string]string{"csi.storage.k8s.io/fstype": "ext4"}, "Filesystem", "head -c 9000000 /dev/zero | tr '\\0' x > /data/f; sync", "md5sum < /data/f"},
-		"xfs":   {map[string]string{"csi.storage.k8s.io/fstype": "xfs", "consistency": "all"}, "Filesystem", "head -c 9000000 /dev/zero | tr '\\0' x > /data/f; sync", "md5sum < /data/f"},
+		"ext4":  {map[string]string{"csi.storage.k8s.io/fstype": "ext4"}, "Filesystem", "head -c 9000000 /dev/zero | tr '\\0' x > /data/f; sync -f /data", "md5sum < /data/f"},
+		"xfs":   {map[string]string{"csi.storage.k8s.io/fstype": "xfs", "consistency": "all"}, "Filesystem", "head -c 9000000 /dev/zero | tr '\\0' x > /data/f; sync -f /data", "md5sum < /data/f"},
 		"block": {map[string]string{"replicas": "2", "durability": "always"}, "Block", "head -c 9000000 /dev/zero | tr '\\0' x | dd of=/dev/data bs=1000000 iflag=fullblock conv=fsync", "head -c 9000000 /dev/data | md5sum"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -53,11 +52,7 @@ func TestFileSystems(t *testing.T) {
 // onNode runs a command on a node of the lab.
 func onNode(t *testing.T, i int, args ...string) string {
 	t.Helper()
-	out, err := exec.Command("../../hack/lab/lab", append([]string{"exec", fmt.Sprint(i)}, args...)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("on node %d %v: %v\n%s", i, args, err, out)
-	}
-	return string(out)
+	return lab(t, append([]string{"exec", strconv.Itoa(i)}, args...)...)
 }
 
 // written starts a pod with data on a volume of three replicas.
@@ -68,7 +63,7 @@ func written(t *testing.T) (ns, volume string) {
 	claim(t, ns, ns, "400Mi", "Filesystem")
 	pod(t, ns, "app", nodes(t)[0], "Filesystem")
 	ready(t, ns, "app")
-	sh(t, ns, "app", "head -c 20000000 /dev/urandom > /data/f; sync; md5sum < /data/f > /data/sum; sync")
+	sh(t, ns, "app", "head -c 20000000 /dev/urandom > /data/f; md5sum < /data/f > /data/sum; sync -f /data")
 	return ns, volumeOf(t, ns)
 }
 
@@ -109,7 +104,7 @@ func TestNodePluginRestart(t *testing.T) {
 	kubectl(t, "-n", "cask-system", "rollout", "restart", "daemonset/cask-csi-node")
 	kubectl(t, "-n", "cask-system", "rollout", "status", "daemonset/cask-csi-node", "--timeout=100s")
 	intact(t, ns)
-	sh(t, ns, "app", "echo more > /data/more; sync")
+	sh(t, ns, "app", "echo more > /data/more; sync -f /data")
 }
 
 // TestExtentLost: a replica whose extent is gone or truncated says so, is not
@@ -130,7 +125,7 @@ func TestExtentLost(t *testing.T) {
 			onNode(t, int(node[len(node)-1]-'0'), append(x.command, file)...)
 			kubectl(t, "-n", "cask-system", "delete", "pod", "-l", "cask.storage/volume="+v+",cask.storage/replica=r1", "--force", "--grace-period=0")
 			says(t, 90*time.Second, []string{"Failed", x.reason}, "get", "volume", v, "-o", `jsonpath={.status.replicas[?(@.id=="r1")]}`)
-			sh(t, ns, "app", "echo more > /data/more; sync")
+			sh(t, ns, "app", "echo more > /data/more; sync -f /data")
 			intact(t, ns)
 		})
 	}

@@ -25,7 +25,7 @@ spawn() {
   shift 2
   DIR=$DIR NAME=$NAME GRACE=$GRACE PIDFILE=$file setsid nsenter --net="/run/netns/$space" \
     unshare --mount --pid --uts --ipc --fork --kill-child "$@" >"$DIR/log/$(basename "${1}").$space.log" 2>&1 </dev/null 9>&- &
-  wait_for 10 "${1##*/} to start; read $DIR/log" recall "$file"
+  wait_for 60 "${1##*/} to start; read $DIR/log" recall "$file"
 }
 
 spawn_forwarder() {

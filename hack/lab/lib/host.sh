@@ -59,6 +59,24 @@ mounted_loops() {
   done | sort -u
 }
 
+# node_fuse_devices I prints those of a node that are not this machine's.
+node_fuse_devices() {
+  local pids
+  mapfile -t pids < <(node_processes "$1")
+  comm -23 <(fuse_devices "${pids[@]}") <(fuse_devices self)
+}
+
+# abort_fuse DEVICE... ends FUSE connections: all that waits for them fails.
+abort_fuse() {
+  [ $# -gt 0 ] || return 0
+  local control device
+  control=$(mktemp -d)
+  mount -t fusectl fusectl "$control"
+  for device in "$@"; do echo 1 >"$control/${device#0:}/abort" 2>/dev/null || true; done
+  umount "$control"
+  rmdir "$control"
+}
+
 # node_loops I prints the loop devices that are the node's: it has them mounted
 # and this machine has not, or their backing file is on one of its FUSE file
 # systems or among its own files. To be called while the node runs: what a dead
@@ -67,7 +85,7 @@ node_loops() {
   local pids fuse own name device inode
   mapfile -t pids < <(node_processes "$1")
   comm -23 <(mounted_loops "${pids[@]}") <(mounted_loops self)
-  fuse=" $(comm -23 <(fuse_devices "${pids[@]}") <(fuse_devices self) | xargs) "
+  fuse=" $(node_fuse_devices "$1" | xargs) "
   own=$(stat -c '%Hd:%Ld' "$DIR")
   losetup -l -n -O NAME,BACK-MAJ:MIN,BACK-INO 2>/dev/null | while read -r name device inode; do
     case $fuse in *" $device "*) echo "$name" ;; esac

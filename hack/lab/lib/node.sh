@@ -1,5 +1,5 @@
 # Nodes of a lab: each in its own mount, pid, uts, ipc and network namespaces,
-# with its own /var/lib, /run and /tmp. What lies in its /var/lib survives
+# with its own /var/lib, /var/log and /run. What lies in its /var/lib survives
 # killing it, as a disk survives a power cut; nothing else does.
 # shellcheck shell=bash
 
@@ -21,13 +21,25 @@ node_ready() {
 
 # node_kill I is a power cut: silence on the network first, then nothing runs.
 node_kill() {
-  local loops
+  local loops connections status=0
   mapfile -t loops < <(node_loops "$1" | sort -u)
+  mapfile -t connections < <(node_fuse_devices "$1")
   node_link "$1" down 2>/dev/null || true
-  end "$(node_dir "$1")/pid"
+  cut_power "$(node_dir "$1")/pid" "${connections[@]}" || status=1
   node_network_down "$1"
   detach_loops "${loops[@]}"
   remove_cgroups "$NAME/node$1"
+  return $status
+}
+
+# cut_power PIDFILE CONNECTION...: a killed FUSE server can wait for itself for
+# ever, which a machine without power does not.
+cut_power() {
+  local pid
+  pid=$(recall "$1") || return 0
+  kill -9 "$pid"
+  abort_fuse "${@:2}"
+  end "$1"
 }
 
 node_partition() {

@@ -28,6 +28,7 @@ use_cluster() {
 demo_lab() { $LAB "$1" "${2#node}"; }
 
 failed() {
+  [ "$BASH_SUBSHELL" = 0 ] || return # told once, where it ends
   printf '\nThe demo stopped at: %s\nRead: %s\nStart again with make demo, or clean up with make demo-down.\n' "$STAGE" "$LOG_HINT" >&2
 }
 

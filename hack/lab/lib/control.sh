@@ -23,7 +23,7 @@ kube() { "$DIR/bin/kubectl" --kubeconfig "$DIR/admin.kubeconfig" --request-timeo
 spawn() {
   local file=$1 space=$2
   shift 2
-  DIR=$DIR NAME=$NAME GRACE=$GRACE PIDFILE=$file setsid nsenter --net="/run/netns/$space" \
+  DIR=$DIR NAME=$NAME CACHE=$CACHE GRACE=$GRACE PIDFILE=$file setsid nsenter --net="/run/netns/$space" \
     unshare --mount --pid --uts --ipc --fork --kill-child "$@" >"$DIR/log/$(basename "${1}").$space.log" 2>&1 </dev/null 9>&- &
   wait_for 60 "${1##*/} to start; read $DIR/log" recall "$file"
 }

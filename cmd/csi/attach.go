@@ -126,8 +126,15 @@ func runChild(ctx context.Context, dir string) error {
 		log.Info("going on without", "err", err)
 	}
 	return agent.RunChild(context.WithoutCancel(ctx), agent.ChildOptions{
-		Dir: dir, Open: initiator.Opener(log), Ready: os.NewFile(agent.ReadyFD, "ready"), ConnectTimeout: connectTimeout, Log: log,
+		Dir: dir, Open: initiator.Opener(log), Helper: []string{"/proc/self/exe", helperCommand().Use}, Ready: os.NewFile(agent.ReadyFD, "ready"), ConnectTimeout: connectTimeout, Log: log,
 	})
+}
+
+func helperCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "attach-helper", Short: "makes or clears a loop device; started by attach-child", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(c *cobra.Command, _ []string) error { return attach.RunHelper(c.InOrStdin(), c.OutOrStdout()) },
+	}
 }
 
 const listTimeout = 5 * time.Second

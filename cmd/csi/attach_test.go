@@ -40,11 +40,17 @@ const testNQN = "nqn.2026-01.storage.cask:volume:pvc-cmd"
 
 func serveTarget(t *testing.T) (addr string) {
 	t.Helper()
+	addr, _ = serveDevice(t)
+	return addr
+}
+
+func serveDevice(t *testing.T) (addr string, dev *blocktest.Memory) {
+	t.Helper()
 	tgt, err := target.New(target.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev := blocktest.NewMemory(blocktest.Options{})
+	dev = blocktest.NewMemory(blocktest.Options{})
 	err = tgt.AddSubsystem(target.Subsystem{NQN: testNQN, Namespaces: []target.Namespace{{ID: 1, Device: dev, UUID: nvme.UUID{1}}}})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +66,7 @@ func serveTarget(t *testing.T) (addr string) {
 		<-served
 		_ = dev.Close()
 	})
-	return l.Addr().String()
+	return l.Addr().String(), dev
 }
 
 // attacher is a running `cask-csi attach`.
@@ -235,6 +241,100 @@ func TestLeftoversOfALostNode(t *testing.T) {
 	if err := b.client.Detach(t.Context(), agent.DetachRequest{Volume: "pvc-cmd"}); err != nil {
 		t.Error(err)
 	}
+}
+
+// An attachment killed while it makes its device, when its target does not
+// answer, ends as well.
+func TestKilledWhileAttaching(t *testing.T) {
+	addr, dev := serveDevice(t)
+	dev.Stall() // the loop driver flushes the file that it is put on
+	defer dev.Resume()
+	a := startAttach(t, t.TempDir())
+	attached := make(chan error, 1)
+	go func() {
+		_, err := a.client.Attach(context.WithoutCancel(t.Context()), testSpec(addr))
+		attached <- err
+	}()
+	pid := 0
+	a.wait("the child makes its device", func() bool {
+		for _, agents := range children(a.cmd.Process.Pid) {
+			for _, pid = range children(agents) {
+				return asksItsServer(pid)
+			}
+		}
+		return false
+	})
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	a.wait("the killed process is gone", func() bool { return unix.Kill(pid, 0) != nil })
+	if err := <-attached; err == nil {
+		t.Error("attached by a process that was killed")
+	}
+}
+
+// asksItsServer: a process of pid's family waits for FUSE.
+func asksItsServer(pid int) bool {
+	for _, p := range append(descendants(pid), pid) {
+		stacks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stack", p))
+		for _, file := range stacks {
+			if raw, _ := os.ReadFile(file); bytes.Contains(raw, []byte("fuse_fsync")) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// An attachment killed while its device is being taken away, with writes that
+// its target does not answer, ends: nothing of it waits for itself. What waited
+// for it fails, and the volume can be attached again.
+func TestKilledWhileDetaching(t *testing.T) {
+	addr, dev := serveDevice(t)
+	a := startAttach(t, t.TempDir())
+	i, err := a.client.Attach(t.Context(), testSpec(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = loopGone(i.Device) })
+	dev.Stall()
+	defer dev.Resume()
+	dirty(t, i.Device)
+	detached := make(chan struct{})
+	go func() { // nothing is left to detach when the process is gone, so an error is not expected
+		defer close(detached)
+		_ = a.client.Detach(context.WithoutCancel(t.Context()), agent.DetachRequest{Volume: "pvc-cmd"})
+	}()
+	a.wait("the device is being taken away", func() bool { return len(children(i.PID)) > 0 })
+	time.Sleep(200 * time.Millisecond) // it waits in the kernel now, or soon
+	if err := unix.Kill(i.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	a.wait("the killed process is gone", func() bool { return unix.Kill(i.PID, 0) != nil })
+	<-detached
+	dev.Resume()
+	a.wait("the volume is attached again", func() bool {
+		i, err = a.client.Attach(t.Context(), testSpec(addr))
+		return err == nil
+	})
+	roundTrip(t, i.Device, 5)
+	if err := a.client.Detach(t.Context(), agent.DetachRequest{Volume: "pvc-cmd"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// dirty leaves writes in the page cache of a device, held open by a process
+// that is not told to write them back when it ends.
+func dirty(t *testing.T, device string) {
+	t.Helper()
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(bytes.Repeat([]byte{9}, 4<<20), 0); err != nil {
+		t.Fatal(err)
+	}
+	go f.Close() // waits for the write-back, which is what is stalled
 }
 
 // loopGone waits until a device of ours is not behind path any more.

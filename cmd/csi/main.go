@@ -25,7 +25,7 @@ func main() {
 		Use: "cask-csi", Short: "Cask's CSI driver", Version: version,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(controllerCommand(), nodeCommand(), attachCommand(), childCommand(), attachmentsCommand())
+	root.AddCommand(controllerCommand(), nodeCommand(), attachCommand(), childCommand(), helperCommand(), attachmentsCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "cask-csi:", err)
 		stop()

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/cask-storage/cask/pkg/attach"
 	"github.com/cask-storage/cask/pkg/local"
 	"github.com/cask-storage/cask/pkg/quorum"
 )
@@ -25,7 +26,7 @@ func localCommand(*cluster) *cobra.Command {
 		*dir = d
 		return err
 	}
-	c.AddCommand(localUp(dir), localDown(dir), localStatus(dir), localAttach(dir), localDetach(dir), localSupervise(dir), localServe(dir))
+	c.AddCommand(localUp(dir), localDown(dir), localStatus(dir), localAttach(dir), localDetach(dir), localSupervise(dir), localServe(dir), localHelper())
 	return c
 }
 
@@ -152,6 +153,16 @@ func localSupervise(dir *string) *cobra.Command {
 
 func localServe(dir *string) *cobra.Command {
 	return &cobra.Command{Use: "serve-attach", Hidden: true, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		return local.ServeAttach(c.Context(), *dir)
+		o, err := start(*dir, localHelper().Use)
+		if err != nil {
+			return err
+		}
+		return local.ServeAttach(c.Context(), *dir, append([]string{o.Exe}, o.Args...))
+	}}
+}
+
+func localHelper() *cobra.Command {
+	return &cobra.Command{Use: "attach-helper", Hidden: true, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		return attach.RunHelper(c.InOrStdin(), c.OutOrStdout())
 	}}
 }

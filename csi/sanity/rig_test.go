@@ -49,18 +49,25 @@ const (
 	nodeName  = "node-a"
 	otherNode = "node-b"
 	childEnv  = "CASK_TEST_CHILD_DIR"
+	helperDir = "helper" // no directory: a helper is meant
 )
 
-// TestMain is also an attachment's process.
+// TestMain is also an attachment's process, and its helper.
 func TestMain(m *testing.M) {
 	dir := os.Getenv(childEnv)
-	if dir == "" {
+	switch dir {
+	case "":
 		os.Exit(m.Run())
+	case helperDir:
+		if err := attach.RunHelper(os.Stdin, os.Stdout); err != nil {
+			panic(err)
+		}
+		return
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	_ = attach.PrepareProcess()
 	err := agent.RunChild(context.Background(), agent.ChildOptions{
-		Dir: dir, Open: initiator.Opener(log), Ready: os.NewFile(agent.ReadyFD, "ready"), ConnectTimeout: 10 * time.Second, Log: log,
+		Dir: dir, Open: initiator.Opener(log), Helper: []string{"/usr/bin/env", childEnv + "=" + helperDir, os.Args[0]}, Ready: os.NewFile(agent.ReadyFD, "ready"), ConnectTimeout: 10 * time.Second, Log: log,
 	})
 	if err != nil {
 		log.Error("child", "err", err)

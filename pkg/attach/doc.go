@@ -15,6 +15,15 @@
 // it. After a kill -9 of the server the loop device is left, answers every
 // request with an error, and is found by its Backing and cleared.
 //
+// # Nobody waits for himself
+//
+// A process that serves a file must make no call that waits for that file's
+// server. Killed in the middle, the thread in the call keeps the process's
+// descriptors open, /dev/fuse with them, and so waits for ever for a server
+// that cannot end. Opening the file and putting a loop device on it, and
+// closing or clearing the device, which writes back what is cached, are
+// therefore done by a helper, a process that has no part of the connection.
+//
 // # Caches and order
 //
 // The loop device and the FUSE file use direct I/O, so the only page cache is

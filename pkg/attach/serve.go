@@ -34,6 +34,8 @@ type Options struct {
 	// Name is the volume's, for people: losetup shows it.
 	Name     string
 	ReadOnly bool
+	// Helper is the command line of a process that runs RunHelper.
+	Helper []string
 	// Found is called with the identity of the served file before a loop
 	// device is put on it, for a record that a crash leaves behind.
 	Found func(loop.Backing) error
@@ -43,10 +45,11 @@ type Options struct {
 
 // Attachment is a Device with a place in /dev.
 type Attachment struct {
-	dev   loop.Device
-	log   *slog.Logger
-	name  string
-	ended chan struct{} // closed by the goroutine that serves
+	dev    loop.Device
+	helper helper
+	log    *slog.Logger
+	name   string
+	ended  chan struct{} // closed by the goroutine that serves
 }
 
 // Serve puts o.Device behind a loop device and serves it until Close, or until
@@ -73,7 +76,7 @@ func Serve(ctx context.Context, o Options) (*Attachment, error) {
 		unix.Close(conn)
 		return nil, fmt.Errorf("serve FUSE for volume %s: %w", o.Name, err)
 	}
-	a := &Attachment{log: o.Log, name: o.Name, ended: make(chan struct{})}
+	a := &Attachment{helper: o.Helper, log: o.Log, name: o.Name, ended: make(chan struct{})}
 	go a.serve(srv) // ends with the FUSE connection; Close waits for ended
 	a.dev, err = configure(root, o, f.geo)
 	unix.Close(root) // drops the mount; the loop device, if there is one, keeps the rest
@@ -88,25 +91,29 @@ func Serve(ctx context.Context, o Options) (*Attachment, error) {
 }
 
 func configure(root int, o Options, g block.Geometry) (loop.Device, error) {
-	mode := unix.O_RDWR
-	if o.ReadOnly {
-		mode = unix.O_RDONLY
-	}
-	fd, err := unix.Openat(root, o.Name, mode|unix.O_CLOEXEC, 0)
+	b, err := backingBelow(root)
 	if err != nil {
-		return loop.Device{}, fmt.Errorf("open the served file: %w", err)
+		return loop.Device{}, err
 	}
-	defer unix.Close(fd)
 	if o.Found != nil {
-		b, err := loop.BackingOf(fd)
-		if err != nil {
-			return loop.Device{}, err
-		}
 		if err := o.Found(b); err != nil {
 			return loop.Device{}, err
 		}
 	}
-	return loop.Configure(loop.Config{File: fd, Name: o.Name, BlockSize: g.BlockSize, ReadOnly: o.ReadOnly})
+	d, err := helper(o.Helper).bind(root, bind{Name: o.Name, BlockSize: g.BlockSize, ReadOnly: o.ReadOnly})
+	if err == nil && d.Backing != b {
+		return d, fmt.Errorf("%s is on file %v, and not on %v", d.Path, d.Backing, b)
+	}
+	return d, err
+}
+
+// backingBelow identifies the file without asking the server.
+func backingBelow(root int) (loop.Backing, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(root, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
+		return loop.Backing{}, fmt.Errorf("stat of the root: %w", err)
+	}
+	return loop.Backing{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Inode: fileInode}, nil
 }
 
 func (a *Attachment) serve(srv *fuse.Server) {
@@ -136,7 +143,7 @@ func (a *Attachment) Close() error {
 		return nil
 	default:
 	}
-	err := loop.Clear(loop.ClearOptions{Path: a.dev.Path, Backing: a.dev.Backing})
+	err := a.helper.clear(loop.ClearOptions{Path: a.dev.Path, Backing: a.dev.Backing})
 	if err != nil && !errors.Is(err, loop.ErrOther) {
 		return fmt.Errorf("detach %s: %w", a.name, err)
 	}
@@ -148,4 +155,10 @@ func (a *Attachment) Close() error {
 	case <-t.C:
 		return fmt.Errorf("detach %s: %s: %w; it goes when its last user closes it", a.name, a.dev.Path, ErrInUse)
 	}
+}
+
+// Abandon takes the loop device away as soon as its last user closes it. It
+// does not wait.
+func (a *Attachment) Abandon() error {
+	return a.helper.clear(loop.ClearOptions{Path: a.dev.Path, Backing: a.dev.Backing, Lazy: true})
 }

@@ -21,6 +21,20 @@ import (
 	"github.com/cask-storage/cask/pkg/block"
 )
 
+const helperEnv = "CASK_TEST_HELPER"
+
+// TestMain is also a helper.
+func TestMain(m *testing.M) {
+	if os.Getenv(helperEnv) == "" {
+		os.Exit(m.Run())
+	}
+	if err := RunHelper(os.Stdin, os.Stdout); err != nil {
+		panic(err)
+	}
+}
+
+var testHelper = []string{"/usr/bin/env", helperEnv + "=1", os.Args[0]}
+
 // needRoot skips where FUSE or loop devices cannot be had.
 func needRoot(t *testing.T) {
 	t.Helper()
@@ -37,7 +51,7 @@ func needRoot(t *testing.T) {
 func serveMemory(t *testing.T, m *memory) *Attachment {
 	t.Helper()
 	needRoot(t)
-	a, err := Serve(t.Context(), Options{Device: m, Name: strings.ToLower(filepath.Base(t.Name()))})
+	a, err := Serve(t.Context(), Options{Device: m, Name: strings.ToLower(filepath.Base(t.Name())), Helper: testHelper})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +232,7 @@ func TestErrorsBecomeErrnos(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	needRoot(t)
 	m := newMemory(16 << 20)
-	a, err := Serve(t.Context(), Options{Device: m, Name: "ro", ReadOnly: true})
+	a, err := Serve(t.Context(), Options{Device: m, Name: "ro", ReadOnly: true, Helper: testHelper})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,8 @@ func readAttach(dir string) (attached, error) {
 }
 
 // ServeAttach serves the block device until ctx ends and it is not mounted.
-func ServeAttach(ctx context.Context, dir string) error {
+// helper is attach.Options.Helper.
+func ServeAttach(ctx context.Context, dir string, helper []string) error {
 	if err := attach.PrepareProcess(); err != nil {
 		log.Printf("under memory pressure this process may be slow: %v", err)
 	}
@@ -75,7 +76,7 @@ func ServeAttach(ctx context.Context, dir string) error {
 		return err
 	}
 	defer dev.Close()
-	a, err := attach.Serve(ctx, attach.Options{Device: dev, Name: st.Name, Log: slog.Default()})
+	a, err := attach.Serve(ctx, attach.Options{Device: dev, Name: st.Name, Helper: helper, Log: slog.Default()})
 	if err != nil {
 		return err
 	}

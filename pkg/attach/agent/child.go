@@ -36,6 +36,8 @@ type Opener func(ctx context.Context, s Spec) (Opened, error)
 type ChildOptions struct {
 	Dir  string // its directory, with the record
 	Open Opener
+	// Helper is attach.Options.Helper.
+	Helper []string
 	// Ready is told the outcome of starting, then closed; nil when nobody
 	// waits.
 	Ready *os.File
@@ -123,7 +125,7 @@ func (c *child) attach(ctx context.Context) error {
 		return fmt.Errorf("volume %s at %s: %w", c.rec.Spec.Volume, c.rec.Spec.Address, err)
 	}
 	c.att, err = attach.Serve(ctx, attach.Options{
-		Device: c.opened.Device, Name: c.rec.Spec.Volume, ReadOnly: c.rec.Spec.ReadOnly, Log: c.opt.Log,
+		Device: c.opened.Device, Name: c.rec.Spec.Volume, ReadOnly: c.rec.Spec.ReadOnly, Helper: c.opt.Helper, Log: c.opt.Log,
 		Found: func(b loop.Backing) error {
 			c.rec.Backing = &b
 			return c.rec.write(c.opt.Dir)
@@ -206,7 +208,5 @@ func (c *child) detach(q DetachRequest) error {
 // force fails what is in flight first: it may be what holds the device.
 func (c *child) force() error {
 	c.opt.Log.Warn("detaching by force: requests in flight fail", "volume", c.rec.Spec.Volume)
-	err := c.opened.Device.Close()
-	d := c.att.Loop()
-	return errors.Join(err, loop.Clear(loop.ClearOptions{Path: d.Path, Backing: d.Backing, Lazy: true}))
+	return errors.Join(c.opened.Device.Close(), c.att.Abandon())
 }

@@ -16,9 +16,7 @@
 //
 // Devices are configured without LO_FLAGS_AUTOCLEAR: it takes the device away
 // at its last close, and a raw block volume is opened and closed by its
-// application as it likes. The flag cannot be made up for by a process that
-// keeps the device open either, when that process is also the one that serves
-// the file: killed, it would wait for the write-back of its own device.
+// application as it likes.
 // Clear takes a device away explicitly; on one that is still open it sets the
 // flag, and the device goes with its last user.
 //

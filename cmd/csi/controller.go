@@ -61,8 +61,23 @@ func runController(ctx context.Context, f controllerFlags) error {
 	return runnable.Run(ctx, server, &healthz.Server{Address: f.health, Log: log})
 }
 
+// The API server's calls in a second: many volumes are waited for at once, and
+// the server has its own fairness.
+const (
+	callsPerSecond = 50
+	callsAtOnce    = 100
+)
+
 // restConfig is the pod's own, unless a kubeconfig is named.
 func restConfig(kubeconfig string) (*rest.Config, error) {
+	c, err := findConfig(kubeconfig)
+	if err == nil {
+		c.QPS, c.Burst = callsPerSecond, callsAtOnce
+	}
+	return c, err
+}
+
+func findConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
 		c, err := rest.InClusterConfig()
 		if err != nil {

@@ -137,6 +137,7 @@ func (p *pass) choose() ([]Site, error) {
 	}
 	return Place(Demand{
 		Volume:    p.Volume.Name,
+		Size:      p.Volume.Spec.Size.String(),
 		Replicas:  int(p.Volume.Spec.Replicas),
 		Extent:    ExtentSize(p.Volume.Spec.Size.Value()),
 		Preferred: p.Volume.Spec.PreferredNode,

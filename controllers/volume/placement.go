@@ -3,10 +3,10 @@ package volume
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
-
-	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/cask-storage/cask/pkg/replica"
 )
@@ -32,6 +32,7 @@ type Site struct {
 // Demand is what is to be placed.
 type Demand struct {
 	Volume    string
+	Size      string // of the volume, as its user wrote it
 	Replicas  int
 	Extent    int64  // bytes on each site
 	Preferred string // node that gets a replica if it can
@@ -140,8 +141,8 @@ func refusal(d Demand, best []Site) *Unplaced {
 			d.Volume, nodes(d.Replicas), eligible, detail)}
 	}
 	return &Unplaced{ReasonInsufficientCapacity, fmt.Sprintf(
-		"volume %s needs %s on each of %s%s; add space, raise the pool's overcommitPercent or ask for less",
-		d.Volume, size(d.Extent), nodes(d.Replicas), detail)}
+		"volume %s of %s needs %s on each of %s%s; add space, raise the pool's overcommitPercent or ask for less",
+		d.Volume, d.Size, size(d.Extent), nodes(d.Replicas), detail)}
 }
 
 func nodes(n int) string {
@@ -151,7 +152,16 @@ func nodes(n int) string {
 	return fmt.Sprintf("%d nodes", n)
 }
 
+// size is rounded to the unit that people would choose.
 func size(bytes int64) string {
-	const mebi = 1 << 20
-	return resource.NewQuantity(max(0, bytes)/mebi*mebi, resource.BinarySI).String()
+	const units = "KMGTPE"
+	n, unit := float64(max(0, bytes)), -1
+	for n >= 1024 && unit+1 < len(units) {
+		n /= 1024
+		unit++
+	}
+	if unit < 0 {
+		return strconv.FormatInt(max(0, bytes), 10)
+	}
+	return strconv.FormatFloat(math.Round(n*10)/10, 'f', -1, 64) + units[unit:unit+1] + "i"
 }

@@ -51,7 +51,7 @@ func TestPlace(t *testing.T) {
 }
 
 func TestPlaceRefuses(t *testing.T) {
-	three := Demand{Volume: "v", Replicas: 3, Extent: 2 * gi}
+	three := Demand{Volume: "v", Size: "1800Mi", Replicas: 3, Extent: 2 * gi}
 	for _, tc := range []struct {
 		name   string
 		sites  []Site
@@ -63,7 +63,7 @@ func TestPlaceRefuses(t *testing.T) {
 			[]string{"needs 3 nodes, 2 eligible: c is not ready"}},
 		{"two pools of one node", []Site{site("a", "", 5), site("a", "", 5), site("b", "", 5)}, ReasonMoreReplicasThanNodes, []string{"2 eligible"}},
 		{"too full", []Site{site("a", "", 5), site("b", "", 1), site("c", "", 0)}, ReasonInsufficientCapacity,
-			[]string{"needs 2Gi on each of 3 nodes", "b has 1Gi left in pool pool", "c has 0 left"}},
+			[]string{"v of 1800Mi needs 2Gi on each of 3 nodes", "b has 1Gi left in pool pool", "c has 0 left"}},
 		{"down and full", []Site{site("a", "", 5), site("b", "", 1), site("c", "", 9, "is cordoned")}, ReasonMoreReplicasThanNodes,
 			[]string{"2 eligible: b has 1Gi left in pool pool, c is cordoned"}},
 	} {
@@ -104,6 +104,14 @@ func TestExtentSize(t *testing.T) {
 	} {
 		if got := ExtentSize(tc.volume); got != tc.want {
 			t.Errorf("ExtentSize(%d) = %d, want %d", tc.volume, got, tc.want)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for bytes, want := range map[int64]string{-1: "0", 0: "0", 1023: "1023", 1024: "1Ki", 5 << 20: "5Mi", 25432 << 20: "24.8Gi", 945 << 40: "945Ti", 1 << 62: "4Ei"} {
+		if got := size(bytes); got != want {
+			t.Errorf("%d: %s, want %s", bytes, got, want)
 		}
 	}
 }

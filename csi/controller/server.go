@@ -242,7 +242,9 @@ func (s *Server) until(ctx context.Context, limit time.Duration, done wait.Condi
 	}
 	short, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := wait.PollUntilContextCancel(short, s.opt.PollInterval, true, done)
+	err := wait.PollUntilContextCancel(short, s.opt.PollInterval, true, func(context.Context) (bool, error) {
+		return done(ctx) // a call begun in time is let finish: its answer says more than "too late"
+	})
 	switch {
 	case err == nil:
 		return nil

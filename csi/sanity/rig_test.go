@@ -66,8 +66,12 @@ func TestMain(m *testing.M) {
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	_ = attach.PrepareProcess()
-	err := agent.RunChild(context.Background(), agent.ChildOptions{
-		Dir: dir, Open: initiator.Opener(log), Helper: []string{"/usr/bin/env", childEnv + "=" + helperDir, os.Args[0]}, Ready: os.NewFile(agent.ReadyFD, "ready"), ConnectTimeout: 10 * time.Second, Log: log,
+	exe, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	err = agent.RunChild(context.Background(), agent.ChildOptions{
+		Dir: dir, Open: initiator.Opener(log), Helper: []string{"/usr/bin/env", childEnv + "=" + helperDir, exe}, Ready: os.NewFile(agent.ReadyFD, "ready"), ConnectTimeout: 10 * time.Second, Log: log,
 	})
 	if err != nil {
 		log.Error("child", "err", err)

@@ -355,10 +355,22 @@ func (w *world) nodeFailure() {
 		}
 		return ""
 	})
+	app := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "app", Namespace: "default"},
+		Spec:       corev1.PodSpec{NodeName: "node1", Containers: []corev1.Container{{Name: "c", Image: "none"}}},
+	}
+	w.must(w.c.Create(ctx, app))
+	w.must(w.c.Delete(ctx, app)) // as the taint would; there is no kubelet to end it
 	w.must(target.Settle(ctx, func(context.Context) error { return nil }))
 	w.eventually("taint", func() string {
 		if !w.outOfService("node1") {
 			return "not yet"
+		}
+		return ""
+	})
+	w.eventually("the pod that was to end is gone", func() string {
+		if err := w.c.Get(ctx, client.ObjectKeyFromObject(app), app); !apierrors.IsNotFound(err) {
+			return sprint(err)
 		}
 		return ""
 	})

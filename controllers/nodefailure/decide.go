@@ -17,11 +17,16 @@ import (
 // recheck is how often waiting volumes are looked at, besides on each change.
 const recheck = 5 * time.Second
 
+// recheckPods is how often a node out of service is looked at for pods that
+// have been told to end there.
+const recheckPods = time.Second
+
 // Snapshot is everything a decision about one Node depends on.
 type Snapshot struct {
 	Node        *corev1.Node
 	Volumes     []v1alpha1.Volume
 	Attachments []storagev1.VolumeAttachment // of all drivers and nodes
+	Pods        []corev1.Pod                 // of the node; only while it is tainted by us
 	Now         time.Time
 	Grace       time.Duration
 }
@@ -40,6 +45,7 @@ type Plan struct {
 	Forget   []*v1alpha1.Volume // drop the annotation
 	Taint    bool
 	Untaint  bool
+	Delete   []corev1.Pod // by force, without waiting for their kubelet
 	Events   []Event
 	// Waiting says what tainting waits for.
 	Waiting []string
@@ -90,6 +96,10 @@ func failed(s *Snapshot, mine []*v1alpha1.Volume, since time.Time) Plan {
 		} else if why := notYetFenced(v, node); why != "" {
 			plan.Waiting = append(plan.Waiting, v.Name+": "+why)
 		}
+	}
+	if taintedByUs(s.Node) && len(plan.Waiting) == 0 {
+		plan.Delete, plan.Again = s.terminating(), recheckPods
+		return plan
 	}
 	if tainted(s.Node) {
 		return plan
@@ -257,4 +267,19 @@ func readiness(n *corev1.Node) (bool, time.Time) {
 
 func tainted(n *corev1.Node) bool {
 	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == corev1.TaintNodeOutOfService })
+}
+
+func taintedByUs(n *corev1.Node) bool {
+	return tainted(n) && n.Annotations[v1alpha1.AnnotationTainted] != ""
+}
+
+// terminating are the node's pods that have been told to end.
+func (s *Snapshot) terminating() []corev1.Pod {
+	var pods []corev1.Pod
+	for i := range s.Pods {
+		if s.Pods[i].DeletionTimestamp != nil {
+			pods = append(pods, s.Pods[i])
+		}
+	}
+	return pods
 }

@@ -67,6 +67,14 @@ func (s *Snapshot) taint() {
 	s.Node.Annotations = map[string]string{v1alpha1.AnnotationTainted: "true"}
 }
 
+// pods are one that goes on and one that was told to end.
+func pods() []corev1.Pod {
+	return []corev1.Pod{
+		{ObjectMeta: metav1.ObjectMeta{Name: "stays"}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "told", DeletionTimestamp: &metav1.Time{Time: now}}},
+	}
+}
+
 func TestDecide(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -122,7 +130,15 @@ func TestDecide(t *testing.T) {
 		{"other drivers' volumes elsewhere", withdrawn(), func(s *Snapshot) {
 			s.Attachments = append(s.Attachments, attachment("disk.example", "x", "live"))
 		}, "taint"},
-		{"tainted already", withdrawn(), func(s *Snapshot) { s.taint() }, ""},
+		{"tainted already", withdrawn(), func(s *Snapshot) { s.taint() }, "again in 1s"},
+		{"its pods are told to end", withdrawn(), func(s *Snapshot) { s.taint(); s.Pods = pods() }, "delete told, again in 1s"},
+		{"pods of a node tainted by a person", withdrawn(), func(s *Snapshot) { s.taint(); s.Node.Annotations = nil; s.Pods = pods() }, ""},
+		{"pods of a node that is back", withdrawn(), func(s *Snapshot) { s.ready(); s.taint(); s.Pods = pods() }, "untaint, restore v"},
+		{"pods before a volume is fenced", withdrawn(), func(s *Snapshot) {
+			s.taint()
+			s.Pods = pods()
+			s.volume().Status.Target.Attachment = "a1"
+		}, "wait"},
 		{"tainted by a person, not fenced", lost(time.Minute), func(s *Snapshot) {
 			s.Node.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeOutOfService}}
 		}, "withdraw v, wait"},
@@ -173,6 +189,9 @@ func words(p Plan) string {
 	}
 	if p.Untaint {
 		w = append(w, "untaint")
+	}
+	for i := range p.Delete {
+		w = append(w, "delete "+p.Delete[i].Name)
 	}
 	list("restore", p.Restore)
 	list("forget", p.Forget)

@@ -15,7 +15,9 @@
 //     cuts off the hosts of the withdrawn attachment and only then says so in
 //     status.target.attachment.
 //  3. When that holds for every volume of the node, the node is tainted.
-//  4. When the node is ready again the taint is removed, and a withdrawn
+//  4. The node's pods that the taint has told to end are deleted, as the pod
+//     garbage collector would up to 20 s later.
+//  5. When the node is ready again the taint is removed, and a withdrawn
 //     attachment that Kubernetes still counts on is given back.
 //
 // The node is not tainted while other CSI drivers have volumes attached there:
@@ -27,6 +29,7 @@
 package nodefailure
 
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list;delete
 // +kubebuilder:rbac:groups=cask.storage,resources=volumes,verbs=get;list;watch;patch
 // +kubebuilder:rbac:groups=storage.k8s.io,resources=volumeattachments,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch

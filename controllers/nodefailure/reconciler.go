@@ -111,7 +111,20 @@ func (r *Reconciler) gather(ctx context.Context, node string) (*Snapshot, error)
 	if err := r.API.Get(ctx, client.ObjectKey{Name: node}, s.Node); err != nil {
 		return nil, err
 	}
+	if taintedByUs(s.Node) {
+		pods, err := r.pods(ctx, node)
+		if err != nil {
+			return nil, err
+		}
+		s.Pods = pods
+	}
 	return s, r.list(ctx, r.API, s)
+}
+
+func (r *Reconciler) pods(ctx context.Context, node string) ([]corev1.Pod, error) {
+	var pods corev1.PodList
+	err := r.API.List(ctx, &pods, client.MatchingFields{"spec.nodeName": node})
+	return pods.Items, err
 }
 
 func keptFrom(node string) func(v1alpha1.Volume) bool {
@@ -145,6 +158,11 @@ func (r *Reconciler) apply(ctx context.Context, s *Snapshot, plan Plan) error {
 			return err
 		}
 	}
+	for i := range plan.Delete {
+		if err := r.delete(ctx, &plan.Delete[i]); err != nil {
+			return err
+		}
+	}
 	for _, v := range plan.Restore {
 		if err := r.change(ctx, v, restore); err != nil {
 			return fmt.Errorf("restore the attachment of volume %s: %w", v.Name, err)
@@ -156,6 +174,15 @@ func (r *Reconciler) apply(ctx context.Context, s *Snapshot, plan Plan) error {
 		}
 	}
 	r.tell(s, plan)
+	return nil
+}
+
+// delete removes a pod at once, if it is still the one that was decided on.
+func (r *Reconciler) delete(ctx context.Context, p *corev1.Pod) error {
+	err := r.Client.Delete(ctx, p, client.GracePeriodSeconds(0), client.Preconditions{UID: &p.UID})
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete pod %s/%s: %w", p.Namespace, p.Name, err)
+	}
 	return nil
 }
 

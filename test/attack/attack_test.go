@@ -16,6 +16,7 @@ var (
 	first  = flag.Int("first", 1, "number of the first round")
 	seed   = flag.Uint64("seed", 0, "of the plans; 0 picks one")
 	level  = flag.String("level", "quorum", "consistency level")
+	bin    = flag.String("bin", "../../bin", "directory of the programs attacked")
 	logs   = flag.String("logs", "", "directory for the processes' logs when the attack fails")
 )
 

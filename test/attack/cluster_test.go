@@ -58,7 +58,7 @@ type cluster struct {
 // programs is where make build puts them.
 func programs(t *testing.T) string {
 	t.Helper()
-	dir, err := filepath.Abs("../../bin")
+	dir, err := filepath.Abs(*bin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func programs(t *testing.T) string {
 
 func newCluster(t *testing.T, s shape) *cluster {
 	t.Helper()
-	bin := programs(t)
+	exe := programs(t)
 	dir, err := os.MkdirTemp(workDir(), "volume-")
 	if err != nil {
 		t.Fatal(err)
@@ -84,13 +84,13 @@ func newCluster(t *testing.T, s shape) *cluster {
 	var rec volume.Record
 	for i := range c.rs {
 		rec.Voters = append(rec.Voters, quorum.ReplicaID(replicaID(i)))
-		c.rs[i] = c.newReplica(bin, i)
+		c.rs[i] = c.newReplica(exe, i)
 	}
 	if err := c.record.CreateRecord(rec); err != nil {
 		t.Fatal(err)
 	}
 	for i := range c.targets {
-		c.targets[i] = c.newTarget(bin, i)
+		c.targets[i] = c.newTarget(exe, i)
 	}
 	c.run()
 	return c
@@ -98,7 +98,7 @@ func newCluster(t *testing.T, s shape) *cluster {
 
 func replicaID(i int) string { return fmt.Sprintf("r%d", i) }
 
-func (c *cluster) newReplica(bin string, i int) *process {
+func (c *cluster) newReplica(exe string, i int) *process {
 	id := replicaID(i)
 	pool := filepath.Join(c.dir, id)
 	if err := os.MkdirAll(pool, 0o700); err != nil {
@@ -116,13 +116,13 @@ func (c *cluster) newReplica(bin string, i int) *process {
 			}
 		})
 	}
-	return newProcess(c.lan.node(id), c.dir+"/"+id+".log", filepath.Join(bin, "cask-replica"), "--volume="+volumeName, "--replica="+id,
+	return newProcess(c.lan.node(id), c.dir+"/"+id+".log", filepath.Join(exe, "cask-replica"), "--volume="+volumeName, "--replica="+id,
 		fmt.Sprintf("--listen=:%d", replicaPort), "--pool-dir="+pool)
 }
 
-func (c *cluster) newTarget(bin string, i int) *process {
+func (c *cluster) newTarget(exe string, i int) *process {
 	n := c.lan.node(fmt.Sprintf("t%d", i))
-	args := []string{filepath.Join(bin, "cask-target"), "--volume=" + volumeName, "--authority=file:" + c.record.Path,
+	args := []string{filepath.Join(exe, "cask-target"), "--volume=" + volumeName, "--authority=file:" + c.record.Path,
 		"--level=" + string(c.shape.level), "--size=" + strconv.FormatUint(c.shape.size, 10),
 		fmt.Sprintf("--listen=:%d", nvmePort), fmt.Sprintf("--health=:%d", healthPort)}
 	for i := range c.rs {

@@ -82,7 +82,7 @@ func (c *cluster) round(l *load, p plan) historytest.History {
 		h.readAll()
 	}
 	for _, p := range c.processes() {
-		for _, s := range p.surprises() {
+		for _, s := range p.roundOver() {
 			t.Errorf("process %s", s)
 		}
 	}

@@ -101,10 +101,10 @@ func (p *process) runs() bool {
 	return p.cmd != nil
 }
 
-// start has the process run, and counts its own ends as surprises again.
+// start has the process run.
 func (p *process) start() {
 	p.mu.Lock()
-	p.wanted, p.excused = true, false
+	p.wanted = true
 	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
@@ -112,7 +112,7 @@ func (p *process) start() {
 	}
 }
 
-// excuse lets the process end by itself from now on.
+// excuse lets the process end by itself until the round is over.
 func (p *process) excuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -154,12 +154,12 @@ func (p *process) quit(t *testing.T) {
 	eventually(t, 30*time.Second, p.name+" has not ended after SIGTERM", func() bool { return !p.runs() })
 }
 
-// surprises are the ends nobody asked for since the last call.
-func (p *process) surprises() []string {
+// roundOver returns the ends that nobody asked for; from now on none is excused.
+func (p *process) roundOver() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.surprise
-	p.surprise = nil
+	p.surprise, p.excused = nil, false
 	return s
 }
 

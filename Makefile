@@ -63,6 +63,14 @@ e2e: ## the stage of test that needs a lab cluster only
 sim: ## the replication core against its simulator, for long (ROUNDS=20000 SEED=1)
 	@hack/sim.sh
 
+.PHONY: attack
+attack: build-target build-replica ## faults at random against real processes (root; ROUNDS=100 SEED=1 LEVEL=quorum FIRST=1)
+	@hack/attack.sh
+
+.PHONY: measure-replication
+measure-replication: build-target build-replica ## stalls, latencies with a slow replica, resync (root; about 20 min)
+	@hack/attack.sh measure
+
 .PHONY: demo
 demo: ## one volume from nothing to a killed node, on this machine (CLUSTER=existing: the current context)
 	@hack/demo.sh up

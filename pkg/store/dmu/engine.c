@@ -4,6 +4,7 @@
 #include "zfs.h"
 #include <sys/arc.h>
 #include <sys/arc_impl.h>
+#include <sys/fm/fs/zfs.h>
 
 extern int zfs_flags;
 extern int zfs_abd_scatter_enabled;
@@ -66,6 +67,29 @@ uint64_t
 arc_free_memory(void)
 {
 	return (8ULL << 30);
+}
+
+static int suspensions;
+
+/*
+ * libzpool's own does nothing. ZFS calls it for what an administrator should
+ * know, a pool's suspension among it; while a pool is being opened nothing else
+ * tells.
+ */
+int
+zfs_ereport_post(const char *clazz, spa_t *spa, vdev_t *vd,
+    const zbookmark_phys_t *zb, zio_t *zio, uint64_t state)
+{
+	(void) spa, (void) vd, (void) zb, (void) zio, (void) state;
+	if (strcmp(clazz, FM_EREPORT_ZFS_IO_FAILURE) == 0)
+		(void) __atomic_add_fetch(&suspensions, 1, __ATOMIC_SEQ_CST);
+	return (0);
+}
+
+int
+cask_suspensions(void)
+{
+	return (__atomic_load_n(&suspensions, __ATOMIC_SEQ_CST));
 }
 
 int

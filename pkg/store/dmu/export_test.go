@@ -11,6 +11,7 @@ const (
 	FaultWrites  = faultWrites
 	FaultReads   = faultReads
 	FaultFlushes = faultFlushes
+	FaultFull    = faultFull
 )
 
 var SetFaults = setFaults

@@ -10,8 +10,9 @@ const (
 	faultWrites  = 1
 	faultReads   = 2
 	faultFlushes = 4
+	faultFull    = 8 // writes of data, not of labels, with ENOSPC
 )
 
-// setFaults makes calls on the files of all extents fail with EIO from now
+// setFaults makes calls on the files of all extents fail, most with EIO, from now
 // on, for tests.
 func setFaults(kinds int) { C.cask_file_fault(C.int(kinds)) }

@@ -26,7 +26,9 @@ static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER;
 static flushed_t *files;	/* every path ever opened: one per pool */
 static volatile int fault;
 
-enum { FAULT_WRITE = 1, FAULT_READ = 2, FAULT_FLUSH = 4 };
+enum { FAULT_WRITE = 1, FAULT_READ = 2, FAULT_FLUSH = 4, FAULT_FULL = 8 };
+
+#define	LABELS	(4LL << 20)	/* no data before it */
 
 void
 cask_file_fault(int kinds)
@@ -119,6 +121,8 @@ zfs_file_pwrite(zfs_file_t *fp, const void *buf, size_t len, loff_t off,
 
 	if (faulty(FAULT_WRITE))
 		return (EIO);
+	if (faulty(FAULT_FULL) && off >= LABELS)
+		return (ENOSPC);
 	while (len > 0) {
 		ssize_t n = pwrite64(fp->f_fd, p, len, off);
 		if (n < 0 && errno == EINTR)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/cask-storage/cask/pkg/store"
@@ -49,11 +50,44 @@ func Create(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := create(o, lock)
+	return begin(o, lock, create)
+}
+
+// begin creates or opens the volume on an extent that is locked. When ZFS
+// suspends the pool meanwhile, it keeps the extent and the names until the
+// process ends: nothing is released then.
+func begin(o Options, lock *os.File, how func(Options, cStrings, *os.File) (*Store, error)) (*Store, error) {
+	c := newCStrings(o)
+	s, err := how(o, c, lock)
+	if errors.Is(err, store.ErrSuspended) {
+		return nil, err
+	}
+	c.free()
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return s, nil
+}
+
+// unlessSuspended runs a call that ZFS may block for ever when it suspends the
+// pool. It is given up then, and with it the goroutine and its thread, which
+// end with the process.
+func unlessSuspended(call func() C.int) C.int {
+	before := C.cask_suspensions()
+	done := make(chan C.int, 1)
+	go func() { done <- call() }() // ends with the call, or with the process
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case e := <-done:
+			return e
+		case <-tick.C:
+			if C.cask_suspensions() != before {
+				return C.CASK_SUSPENDED
+			}
+		}
+	}
 }
 
 // Open opens the volume on an extent and brings it to the last operation that
@@ -67,11 +101,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := open(o, lock)
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
-	}
-	return s, nil
+	return begin(o, lock, open)
 }
 
 // lockExtent opens the extent and keeps other processes out of it.
@@ -93,7 +123,7 @@ func lockExtent(path string) (*os.File, error) {
 	return f, nil
 }
 
-func create(o Options, lock *os.File) (*Store, error) {
+func create(o Options, c cStrings, lock *os.File) (*Store, error) {
 	st, err := lock.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("extent: %w: %w", store.ErrIO, err)
@@ -104,14 +134,12 @@ func create(o Options, lock *os.File) (*Store, error) {
 	if err := wipe(o, lock, st.Size()); err != nil {
 		return nil, err
 	}
-	c := newCStrings(o)
-	defer c.free()
 	if e := initialize(o); e != 0 {
 		return nil, failed("start ZFS for", o.Path, e)
 	}
-	text := C.CString(comment)
-	defer C.free(unsafe.Pointer(text))
-	e := C.cask_create(c.pool, c.path, text, C.uint64_t(o.Size), C.uint64_t(o.BlockSize), flag(o.Compression == "lz4"))
+	e := unlessSuspended(func() C.int {
+		return C.cask_create(c.pool, c.path, c.comment, C.uint64_t(o.Size), C.uint64_t(o.BlockSize), flag(o.Compression == "lz4"))
+	})
 	if e != 0 {
 		return nil, failed("create a pool on", o.Path, e)
 	}
@@ -140,7 +168,7 @@ func wipe(o Options, lock *os.File, size int64) error {
 	return nil
 }
 
-func open(o Options, lock *os.File) (*Store, error) {
+func open(o Options, c cStrings, lock *os.File) (*Store, error) {
 	l, err := readLabel(o.Path)
 	if err != nil {
 		return nil, err
@@ -148,12 +176,10 @@ func open(o Options, lock *os.File) (*Store, error) {
 	if err := checkLabel(o, l, lock); err != nil {
 		return nil, err
 	}
-	c := newCStrings(o)
-	defer c.free()
 	if e := initialize(o); e != 0 {
 		return nil, failed("start ZFS for", o.Path, e)
 	}
-	if e := C.cask_import(c.pool, c.path); e != 0 {
+	if e := unlessSuspended(func() C.int { return C.cask_import(c.pool, c.path) }); e != 0 {
 		return nil, failed("import the pool on", o.Path, e)
 	}
 	return openVolume(o, c, lock)
@@ -195,8 +221,16 @@ func readLabel(path string) (label, error) {
 // openVolume owns the dataset of a pool that is imported already.
 func openVolume(o Options, c cStrings, lock *os.File) (*Store, error) {
 	var vol *C.cask_vol
-	if e := C.cask_open(c.pool, c.path, &vol); e != 0 {
-		C.cask_export(c.pool)
+	e := unlessSuspended(func() C.int {
+		var v *C.cask_vol
+		e := C.cask_open(c.pool, c.path, &v)
+		if e != 0 {
+			C.cask_export(c.pool)
+		}
+		vol = v
+		return e
+	})
+	if e != 0 {
 		return nil, failed("open the volume on", o.Path, e)
 	}
 	s := newStore(o, vol, lock)
@@ -212,15 +246,16 @@ func initialize(o Options) C.int {
 }
 
 // cStrings are the names a pool is opened by.
-type cStrings struct{ pool, path *C.char }
+type cStrings struct{ pool, path, comment *C.char }
 
 func newCStrings(o Options) cStrings {
-	return cStrings{C.CString(o.Pool), C.CString(o.Path)}
+	return cStrings{C.CString(o.Pool), C.CString(o.Path), C.CString(comment)}
 }
 
 func (c cStrings) free() {
 	C.free(unsafe.Pointer(c.pool))
 	C.free(unsafe.Pointer(c.path))
+	C.free(unsafe.Pointer(c.comment))
 }
 
 func flag(b bool) C.int {

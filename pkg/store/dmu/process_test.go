@@ -73,6 +73,40 @@ func TestSuspended(t *testing.T) {
 	os.Exit(0)
 }
 
+// An extent that cannot be written when it is opened is an error at once too:
+// found by the attack, as a replica that was started on a full disk and was
+// never heard of again.
+func TestSuspendedOpen(t *testing.T) {
+	alone(t)
+	o := extent(t, 64*mib)
+	s := create(t, o)
+	if err := s.Apply([]store.Op{writeOp(1, 0, random(4096))}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dmu.SetFaults(dmu.FaultFull)
+	opened := make(chan error, 1)
+	go func() {
+		_, err := dmu.Open(o)
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, store.ErrSuspended) || !strings.Contains(err.Error(), o.Path) {
+			t.Fatalf("open of a failing extent: %v, want store.ErrSuspended and the extent's name", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("open of a failing extent hangs")
+	}
+	if _, err := dmu.Open(o); !errors.Is(err, store.ErrInUse) {
+		t.Fatalf("open after it: %v, want store.ErrInUse: ZFS still has the extent", err)
+	}
+	fmt.Println("--- PASS: the suspended pool ends with the process")
+	os.Exit(0)
+}
+
 // A failed flush of the extent is never forgotten.
 func TestFlushErrorSticks(t *testing.T) {
 	alone(t)

@@ -43,6 +43,8 @@ int cask_close(cask_vol *v);
 
 void cask_info(cask_vol *v, uint64_t *words);
 int cask_suspended(cask_vol *v);
+/* how many times ZFS has suspended a pool of this process */
+int cask_suspensions(void);
 
 /*
  * n operations from the array; *done counts those performed. EAGAIN: the next
@@ -63,7 +65,8 @@ int cask_set_meta(cask_vol *v, const void *buf, uint64_t len);
 /* ENOENT: none was ever set */
 int cask_get_meta(cask_vol *v, void *buf, uint64_t max, uint64_t *len);
 
-/* test hook: from now on the extents' files fail: 1 writes, 2 reads, 4 flushes */
+/* test hook: from now on the extents' files fail: 1 writes, 2 reads, 4 flushes,
+ * 8 writes of data, as on a full file system */
 void cask_file_fault(int kinds);
 
 #endif

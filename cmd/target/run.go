@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/cask-storage/cask/authority/kube"
 	"github.com/cask-storage/cask/pkg/nvme"
 	nvmetarget "github.com/cask-storage/cask/pkg/nvme/target"
 	"github.com/cask-storage/cask/pkg/quorum"
@@ -78,7 +79,7 @@ func instance() string {
 func (o options) frontend(t *target.Target, a access) (*nvmetarget.Target, net.Listener, error) {
 	cfg := nvmetarget.Config{Logf: log.Printf}
 	if a != nil {
-		cfg.Admit = a.Admit
+		cfg.Admit = admitter(a)
 	}
 	front, err := nvmetarget.New(cfg)
 	if err != nil {
@@ -97,6 +98,18 @@ func (o options) frontend(t *target.Target, a access) (*nvmetarget.Target, net.L
 		return nil, nil, fmt.Errorf("listen for NVMe/TCP hosts: %w", err)
 	}
 	return front, l, nil
+}
+
+// admitter tells the frontend which of the cluster's answers are refusals: the
+// others, such as an API server that is away, are a reason to ask again.
+func admitter(a target.Access) func(context.Context, string) error {
+	return func(ctx context.Context, hostNQN string) error {
+		err := a.Admit(ctx, hostNQN)
+		if errors.Is(err, kube.ErrNotAdmitted) {
+			return fmt.Errorf("%w: %w", nvmetarget.ErrNotAdmitted, err)
+		}
+		return err
+	}
 }
 
 // parts are what serve runs.

@@ -138,7 +138,7 @@ func (c *cluster) admit(ctx context.Context, hostNQN string) error {
 			return nil
 		}
 	}
-	return errors.New("no volume is attached to this host")
+	return fmt.Errorf("no volume is attached to this host: %w", target.ErrNotAdmitted)
 }
 
 func (c *cluster) create(ctx context.Context, w client.WithWatch, o client.Object, opts ...client.CreateOption) error {

@@ -9,8 +9,16 @@ const (
 	OpFlush       Opcode = 0x00
 	OpWrite       Opcode = 0x01
 	OpRead        Opcode = 0x02
+	OpCompare     Opcode = 0x05
 	OpWriteZeroes Opcode = 0x08
 	OpDSM         Opcode = 0x09 // Dataset Management
+	OpVerify      Opcode = 0x0c
+	OpCopy        Opcode = 0x19
+
+	OpReservationRegister Opcode = 0x0d
+	OpReservationReport   Opcode = 0x0e
+	OpReservationAcquire  Opcode = 0x11
+	OpReservationRelease  Opcode = 0x15
 )
 
 // Admin opcodes.
@@ -35,19 +43,23 @@ const (
 	FPropertySet FType = 0x00
 	FConnect     FType = 0x01
 	FPropertyGet FType = 0x04
+	FAuthSend    FType = 0x05
+	FAuthReceive FType = 0x06
 	FDisconnect  FType = 0x08
 )
 
 // Flag bits of a Command.
 const (
 	FlagFuseMask uint8 = 0x03
+	FuseFirst    uint8 = 0x01
+	FuseSecond   uint8 = 0x02
 	FlagPSDTMask uint8 = 0xc0
 	FlagPSDTSGL  uint8 = 0x40
 )
 
 // Bits of CDW10..12 of I/O commands.
 const (
-	CDW12FUA uint32 = 1 << 30 // read, write, write zeroes
+	CDW12FUA uint32 = 1 << 30 // read, write, write zeroes, copy
 	CDW12DEA uint32 = 1 << 25 // write zeroes: deallocate
 	CDW12PI  uint32 = 0xf << 26
 	CDW11AD  uint32 = 1 << 2 // dataset management: deallocate
@@ -126,6 +138,71 @@ func (c *Command) SetSGL(s SGL) {
 	le.PutUint32(c[32:], s.Len)
 	c[36], c[37], c[38] = 0, 0, 0
 	c[39] = byte(s.Type)
+}
+
+// CopyParams are the fields of a Copy command.
+type CopyParams struct {
+	SDLBA  uint64 // destination
+	Ranges uint32 // 1 to 256
+	Format uint8
+}
+
+// Copy reads a Copy command.
+func (c *Command) Copy() CopyParams {
+	return CopyParams{SDLBA: le.Uint64(c[40:]), Ranges: uint32(c[48]) + 1, Format: c[49] & 0xf}
+}
+
+// SetCopy makes c a Copy command.
+func (c *Command) SetCopy(p CopyParams) {
+	c.SetOpcode(OpCopy)
+	le.PutUint64(c[40:], p.SDLBA)
+	c[48], c[49] = uint8(p.Ranges-1), c[49]&0xf0|p.Format&0xf
+}
+
+// CopyRangeSize is the size of a source range of format 0.
+const CopyRangeSize = 32
+
+// CopyRange is a source range of a Copy command, format 0: SLBA at byte 8, the
+// number of blocks, 0's based, at byte 16.
+type CopyRange struct {
+	SLBA   uint64
+	Blocks uint32 // 1 to 65536
+}
+
+// DecodeCopyRange reads the range at the start of b.
+func DecodeCopyRange(b []byte) (CopyRange, error) {
+	if len(b) < CopyRangeSize {
+		return CopyRange{}, ErrShort
+	}
+	return CopyRange{SLBA: le.Uint64(b[8:]), Blocks: uint32(le.Uint16(b[16:])) + 1}, nil
+}
+
+// Append encodes r at the end of b.
+func (r CopyRange) Append(b []byte) []byte {
+	n := len(b)
+	b = append(b, make([]byte, CopyRangeSize)...)
+	le.PutUint64(b[n+8:], r.SLBA)
+	le.PutUint16(b[n+16:], uint16(r.Blocks-1))
+	return b
+}
+
+// SecurityParams are the fields of Authentication Send and Receive.
+type SecurityParams struct {
+	Protocol, Specific0, Specific1 uint8
+	Len                            uint32 // bytes transferred, or room for them
+}
+
+// Security reads an Authentication Send or Receive.
+func (c *Command) Security() SecurityParams {
+	return SecurityParams{Specific0: c[41], Specific1: c[42], Protocol: c[43], Len: le.Uint32(c[44:])}
+}
+
+// SetSecurity makes c an Authentication Send or Receive.
+func (c *Command) SetSecurity(t FType, p SecurityParams) {
+	c.SetOpcode(OpFabrics)
+	c[4] = byte(t)
+	c[41], c[42], c[43] = p.Specific0, p.Specific1, p.Protocol
+	le.PutUint32(c[44:], p.Len)
 }
 
 // Completion is a completion queue entry.

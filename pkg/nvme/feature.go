@@ -15,6 +15,9 @@ const (
 	FeatAsyncEvents     FID = 0x0b
 	FeatKeepAlive       FID = 0x0f
 	FeatHostID          FID = 0x81
+
+	FeatReservationMask    FID = 0x82 // notices of reservations not wanted
+	FeatReservationPersist FID = 0x83
 )
 
 // FeatureSelect says which value of a feature Get Features returns.

@@ -15,6 +15,8 @@ const (
 	CNSControllerCSI   CNS = 0x06 // I/O command set specific controller
 	CNSActiveNSCSI     CNS = 0x07
 	CNSNamespaceCommon CNS = 0x08 // I/O command set independent namespace
+	CNSAttachedCtrls   CNS = 0x12 // controllers attached to a namespace
+	CNSControllers     CNS = 0x13 // controllers of the subsystem
 	CNSCommandSets     CNS = 0x1c
 )
 
@@ -42,18 +44,31 @@ func (c *Command) SetIdentify(p IdentifyParams) {
 const (
 	CMICMultiPorts       = 1 << 0
 	CMICMultiControllers = 1 << 1
+	CMICANA              = 1 << 3
 	OAESNamespace        = 1 << 8  // namespace attribute notices
+	OAESANA              = 1 << 11 // ANA change notices
+	OAESDiscovery        = 1 << 31 // discovery log change notices
 	CTRATTHostID128      = 1 << 0  // 128-bit host identifier
-	ONCSDSM              = 1 << 2  // Dataset Management
-	ONCSWriteZeroes      = 1 << 3  // Write Zeroes
-	VWCPresent           = 1 << 0  // volatile write cache
-	VWCFlushOneNS        = 2 << 1  // Flush to NSIDAll is not supported
-	SGLSSupported        = 1 << 0  // SGLs, no alignment
-	SGLSInCapsule        = 1 << 20 // offsets in capsule
-	LPAEffects           = 1 << 1  // commands supported and effects log
-	LPAExtended          = 1 << 2  // 32-bit NUMD and offset
-	CtrlTypeIO           = 1
-	CtrlTypeDiscovery    = 2
+	CTRATTTraffic        = 1 << 6  // traffic based keep alive
+	ONCSCompare          = 1 << 0
+	ONCSReservations     = 1 << 5
+	ONCSVerify           = 1 << 7
+	ONCSCopy             = 1 << 8
+	FUSESCompareWrite    = 1 << 0
+	OCFSFormat0          = 1 << 0
+	// ANACAPAll: optimized, non-optimized, inaccessible, persistent loss
+	// and change are reported, and a group never changes its number.
+	ANACAPAll         = 0x5f
+	ONCSDSM           = 1 << 2  // Dataset Management
+	ONCSWriteZeroes   = 1 << 3  // Write Zeroes
+	VWCPresent        = 1 << 0  // volatile write cache
+	VWCFlushOneNS     = 2 << 1  // Flush to NSIDAll is not supported
+	SGLSSupported     = 1 << 0  // SGLs, no alignment
+	SGLSInCapsule     = 1 << 20 // offsets in capsule
+	LPAEffects        = 1 << 1  // commands supported and effects log
+	LPAExtended       = 1 << 2  // 32-bit NUMD and offset
+	CtrlTypeIO        = 1
+	CtrlTypeDiscovery = 2
 )
 
 // IdentifyController holds the fields of Identify Controller that Cask sets
@@ -66,11 +81,14 @@ type IdentifyController struct {
 	Version                 uint32
 	OAES, CTRATT            uint32
 	Type                    uint8
-	ACL, AERL, LPA          uint8
+	ACL, AERL, LPA, ELPE    uint8  // all 0's based but LPA
 	KAS                     uint16 // keep alive granularity, 100 ms
 	MaxCmd                  uint16
 	NN, MNAN                uint32 // largest NSID; most namespaces
-	ONCS                    uint16
+	ANATT, ANACAP           uint8  // ANATT: longest transition, seconds
+	ANAGRPMAX, NANAGRPID    uint32 // largest group, number of groups
+	ONCS, FUSES             uint16
+	ACWU, OCFS              uint16 // ACWU: blocks of a compare-and-write, 0's based
 	VWC                     uint8
 	SGLS                    uint32
 	SubNQN                  string
@@ -106,14 +124,20 @@ func (i *IdentifyController) Encode(b *[IdentifySize]byte) {
 	b[111] = i.Type
 	b[258] = i.ACL
 	b[259] = i.AERL
-	b[261] = i.LPA
+	b[261], b[262] = i.LPA, i.ELPE
 	le.PutUint16(b[320:], i.KAS)
+	b[342], b[343] = i.ANATT, i.ANACAP
+	le.PutUint32(b[344:], i.ANAGRPMAX)
+	le.PutUint32(b[348:], i.NANAGRPID)
 	b[512] = 0x66 // SQES: 64 bytes
 	b[513] = 0x44 // CQES: 16 bytes
 	le.PutUint16(b[514:], i.MaxCmd)
 	le.PutUint32(b[516:], i.NN)
 	le.PutUint16(b[520:], i.ONCS)
+	le.PutUint16(b[522:], i.FUSES)
 	b[525] = i.VWC
+	le.PutUint16(b[532:], i.ACWU)
+	le.PutUint16(b[534:], i.OCFS)
 	le.PutUint32(b[536:], i.SGLS)
 	le.PutUint32(b[540:], i.MNAN)
 	putString(b[768:1024], i.SubNQN, 0)
@@ -131,9 +155,11 @@ func (i *IdentifyController) Decode(b []byte) error {
 		Serial: getString(b[4:24]), Model: getString(b[24:64]), Firmware: getString(b[64:72]),
 		CMIC: b[76], MDTS: b[77], CNTLID: CNTLID(le.Uint16(b[78:])), Version: le.Uint32(b[80:]),
 		OAES: le.Uint32(b[92:]), CTRATT: le.Uint32(b[96:]), Type: b[111],
-		ACL: b[258], AERL: b[259], LPA: b[261], KAS: le.Uint16(b[320:]),
+		ACL: b[258], AERL: b[259], LPA: b[261], ELPE: b[262], KAS: le.Uint16(b[320:]),
 		MaxCmd: le.Uint16(b[514:]), NN: le.Uint32(b[516:]), MNAN: le.Uint32(b[540:]),
-		ONCS: le.Uint16(b[520:]), VWC: b[525], SGLS: le.Uint32(b[536:]),
+		ANATT: b[342], ANACAP: b[343], ANAGRPMAX: le.Uint32(b[344:]), NANAGRPID: le.Uint32(b[348:]),
+		ONCS: le.Uint16(b[520:]), FUSES: le.Uint16(b[522:]), VWC: b[525],
+		ACWU: le.Uint16(b[532:]), OCFS: le.Uint16(b[534:]), SGLS: le.Uint32(b[536:]),
 		SubNQN: getString(b[768:1024]),
 		IOCCSZ: le.Uint32(b[1792:]), IORCSZ: le.Uint32(b[1796:]), MSDBD: b[1803],
 	}
@@ -154,10 +180,14 @@ const (
 type IdentifyNamespace struct {
 	Size, Capacity, Used uint64 // logical blocks
 	Features, NMIC       uint8
-	DLFeat               uint8
+	DLFeat, RESCAP       uint8
 	NPWG                 uint16 // preferred write granularity, blocks, 0's based
 	NPWA, NPDG, NPDA     uint16
 	NOWS                 uint16
+	MSSRL                uint16 // most blocks of one source range of a Copy
+	MCL                  uint32 // most blocks of one Copy
+	MSRC                 uint8  // most source ranges of one Copy, 0's based
+	ANAGroup             uint32
 	NGUID                UUID
 	EUI64                [8]byte
 	LBADS                uint8 // log2 of the logical block size
@@ -171,12 +201,16 @@ func (n *IdentifyNamespace) Encode(b *[IdentifySize]byte) {
 	le.PutUint64(b[16:], n.Used)
 	b[24] = n.Features
 	b[30] = n.NMIC
-	b[33] = n.DLFeat
+	b[31], b[33] = n.RESCAP, n.DLFeat
 	le.PutUint16(b[64:], n.NPWG)
 	le.PutUint16(b[66:], n.NPWA)
 	le.PutUint16(b[68:], n.NPDG)
 	le.PutUint16(b[70:], n.NPDA)
 	le.PutUint16(b[72:], n.NOWS)
+	le.PutUint16(b[74:], n.MSSRL)
+	le.PutUint32(b[76:], n.MCL)
+	b[80] = n.MSRC
+	le.PutUint32(b[92:], n.ANAGroup)
 	copy(b[104:120], n.NGUID[:])
 	copy(b[120:128], n.EUI64[:])
 	b[130] = n.LBADS
@@ -190,7 +224,8 @@ func (n *IdentifyNamespace) Decode(b []byte) error {
 	format := int(b[26]&0xf) | int(b[26]>>5&3)<<4
 	*n = IdentifyNamespace{
 		Size: le.Uint64(b[0:]), Capacity: le.Uint64(b[8:]), Used: le.Uint64(b[16:]),
-		Features: b[24], NMIC: b[30], DLFeat: b[33],
+		Features: b[24], NMIC: b[30], RESCAP: b[31], DLFeat: b[33],
+		MSSRL: le.Uint16(b[74:]), MCL: le.Uint32(b[76:]), MSRC: b[80], ANAGroup: le.Uint32(b[92:]),
 		NPWG: le.Uint16(b[64:]), NPWA: le.Uint16(b[66:]),
 		NPDG: le.Uint16(b[68:]), NPDA: le.Uint16(b[70:]), NOWS: le.Uint16(b[72:]),
 		NGUID: UUID(b[104:120]), EUI64: [8]byte(b[120:128]),
@@ -256,9 +291,34 @@ func DecodeNSIDs(b []byte) []NSID {
 	return out
 }
 
+// MaxControllerList is the most entries of a controller list.
+const MaxControllerList = 2047
+
+// AppendControllers encodes a controller list: their number, then each.
+func AppendControllers(b []byte, ids []CNTLID) []byte {
+	b = le.AppendUint16(b, uint16(len(ids)))
+	for _, id := range ids {
+		b = le.AppendUint16(b, uint16(id))
+	}
+	return b
+}
+
+// DecodeControllers reads a controller list.
+func DecodeControllers(b []byte) ([]CNTLID, error) {
+	if len(b) < 2 || len(b) < 2+2*int(le.Uint16(b)) || le.Uint16(b) > MaxControllerList {
+		return nil, ErrShort
+	}
+	var out []CNTLID
+	for i := range int(le.Uint16(b)) {
+		out = append(out, CNTLID(le.Uint16(b[2+2*i:])))
+	}
+	return out, nil
+}
+
 // IdentifyControllerNVM is the NVM command set's part of Identify Controller
 // (CNS 06h): the limits of commands that carry no data.
 type IdentifyControllerNVM struct {
+	VSL   uint8  // log2 pages, largest Verify; 0 is no limit
 	WZSL  uint8  // log2 pages, largest Write Zeroes; 0 is no limit
 	DMRL  uint8  // most ranges of a Dataset Management; 0 is no limit
 	DMRSL uint32 // most blocks of one range
@@ -268,7 +328,7 @@ type IdentifyControllerNVM struct {
 // Encode writes the 4096 bytes of i into b.
 func (i *IdentifyControllerNVM) Encode(b *[IdentifySize]byte) {
 	*b = [IdentifySize]byte{}
-	b[1] = i.WZSL
+	b[0], b[1] = i.VSL, i.WZSL
 	b[3] = i.DMRL
 	le.PutUint32(b[4:], i.DMRSL)
 	le.PutUint64(b[8:], i.DMSL)
@@ -279,21 +339,23 @@ func (i *IdentifyControllerNVM) Decode(b []byte) error {
 	if len(b) < IdentifySize {
 		return ErrShort
 	}
-	*i = IdentifyControllerNVM{WZSL: b[1], DMRL: b[3], DMRSL: le.Uint32(b[4:]), DMSL: le.Uint64(b[8:])}
+	*i = IdentifyControllerNVM{VSL: b[0], WZSL: b[1], DMRL: b[3], DMRSL: le.Uint32(b[4:]), DMSL: le.Uint64(b[8:])}
 	return nil
 }
 
 // IdentifyNamespaceCommon is the I/O command set independent part of Identify
 // Namespace (CNS 08h).
 type IdentifyNamespaceCommon struct {
-	Features, NMIC uint8
-	Ready          bool
+	Features, NMIC, RESCAP uint8
+	ANAGroup               uint32
+	Ready                  bool
 }
 
 // Encode writes the 4096 bytes of n into b.
 func (n *IdentifyNamespaceCommon) Encode(b *[IdentifySize]byte) {
 	*b = [IdentifySize]byte{}
-	b[0], b[1] = n.Features, n.NMIC
+	b[0], b[1], b[2] = n.Features, n.NMIC, n.RESCAP
+	le.PutUint32(b[4:], n.ANAGroup)
 	if n.Ready {
 		b[14] = 1
 	}
@@ -304,6 +366,6 @@ func (n *IdentifyNamespaceCommon) Decode(b []byte) error {
 	if len(b) < IdentifySize {
 		return ErrShort
 	}
-	*n = IdentifyNamespaceCommon{Features: b[0], NMIC: b[1], Ready: b[14]&1 == 1}
+	*n = IdentifyNamespaceCommon{Features: b[0], NMIC: b[1], RESCAP: b[2], ANAGroup: le.Uint32(b[4:]), Ready: b[14]&1 == 1}
 	return nil
 }

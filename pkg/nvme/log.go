@@ -11,7 +11,10 @@ const (
 	LogFirmware  LID = 0x03
 	LogChangedNS LID = 0x04
 	LogEffects   LID = 0x05
+	LogANA       LID = 0x0c
 	LogDiscovery LID = 0x70
+
+	LogReservation LID = 0x80
 )
 
 // Sizes of log pages, bytes.
@@ -22,6 +25,9 @@ const (
 	LogFirmwareSize  = 512
 	LogChangedNSSize = 4096
 	LogEffectsSize   = 4096
+	LogReservSize    = 64
+	ANAHeader        = 16
+	ANAGroupHeader   = 32
 	DiscoveryHeader  = 1024
 	DiscoveryRecord  = 1024
 )
@@ -35,7 +41,8 @@ type LogParams struct {
 	LID    LID
 	Len    uint64 // bytes, a multiple of 4
 	Offset uint64
-	Retain bool // keep the event masked
+	Retain bool  // keep the event masked
+	LSP    uint8 // specific to the page, 7 bits
 }
 
 // Log reads a Get Log Page command.
@@ -43,7 +50,7 @@ func (c *Command) Log() LogParams {
 	d := c.DW(10)
 	numd := uint64(d>>16) | uint64(c.DW(11)&0xffff)<<16
 	return LogParams{
-		LID: LID(d), Retain: d>>15&1 == 1, Len: (numd + 1) * 4,
+		LID: LID(d), Retain: d>>15&1 == 1, LSP: uint8(d>>8) & 0x7f, Len: (numd + 1) * 4,
 		Offset: uint64(c.DW(12)) | uint64(c.DW(13))<<32,
 	}
 }
@@ -52,7 +59,7 @@ func (c *Command) Log() LogParams {
 func (c *Command) SetLog(p LogParams) {
 	numd := uint32(p.Len/4 - 1)
 	c.SetOpcode(OpGetLogPage)
-	d := uint32(p.LID) | numd<<16
+	d := uint32(p.LID) | uint32(p.LSP&0x7f)<<8 | numd<<16
 	if p.Retain {
 		d |= 1 << 15
 	}
@@ -71,6 +78,8 @@ type SMART struct {
 	UnitsRead     uint64
 	UnitsWritten  uint64 // thousands of 512 bytes
 	Reads, Writes uint64 // commands
+	MediaErrors   uint64
+	ErrorEntries  uint64 // ever made in the error log
 }
 
 // Encode writes the 512 bytes of s into b.
@@ -84,6 +93,8 @@ func (s *SMART) Encode(b *[LogSMARTSize]byte) {
 	le.PutUint64(b[48:], s.UnitsWritten)
 	le.PutUint64(b[64:], s.Reads)
 	le.PutUint64(b[80:], s.Writes)
+	le.PutUint64(b[160:], s.MediaErrors)
+	le.PutUint64(b[176:], s.ErrorEntries)
 }
 
 // Decode reads s from b.
@@ -95,6 +106,7 @@ func (s *SMART) Decode(b []byte) error {
 		Critical: b[0], Kelvin: le.Uint16(b[1:]), Spare: b[3], SpareLow: b[4],
 		UnitsRead: le.Uint64(b[32:]), UnitsWritten: le.Uint64(b[48:]),
 		Reads: le.Uint64(b[64:]), Writes: le.Uint64(b[80:]),
+		MediaErrors: le.Uint64(b[160:]), ErrorEntries: le.Uint64(b[176:]),
 	}
 	return nil
 }
@@ -231,9 +243,19 @@ type AsyncEvent struct {
 
 // Asynchronous event types and what Cask sends of them.
 const (
-	EventNotice          = 2
-	NoticeNamespace      = 0 // attributes changed: read LogChangedNS
+	EventNotice      = 2
+	NoticeNamespace  = 0    // attributes changed: read LogChangedNS
+	NoticeANA        = 3    // read LogANA
+	NoticeDiscovery  = 0xf0 // read LogDiscovery
+	EventIO          = 6    // I/O command set specific
+	EventReservation = 0    // read LogReservation
+)
+
+// Bits of FeatAsyncEvents.
+const (
 	AsyncConfigNamespace = 1 << 8
+	AsyncConfigANA       = 1 << 11
+	AsyncConfigDiscovery = 1 << 31
 )
 
 // Encode builds the completion's result.

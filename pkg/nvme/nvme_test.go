@@ -62,6 +62,13 @@ var codecs = []codec{
 		err := y.Decode(buf[:])
 		return x, y, err == nil
 	}},
+	{"CopyRange", CopyRangeSize, appended(DecodeCopyRange, CopyRange.Append)},
+	{"ErrorEntry", LogErrorSize, appended(DecodeErrorEntry, ErrorEntry.Append)},
+	{"ReservationKeys", ReservationKeySize, appended(DecodeReservationKeys, ReservationKeys.Append)},
+	{"ReservationLog", LogReservSize, appended(DecodeReservationLog, ReservationLog.Append)},
+	{"ReservationReport", 0, appended(DecodeReservationReport, func(r ReservationReport, b []byte) []byte { return r.Append(b) })},
+	{"ANALog", 0, appended(DecodeANALog, func(l ANALog, b []byte) []byte { return l.Append(b) })},
+	{"Controllers", 0, appended(DecodeControllers, func(ids []CNTLID, b []byte) []byte { return AppendControllers(b, ids) })},
 	{"Descriptors", 0, appended(DecodeDescriptors, func(ds []Descriptor, b []byte) []byte {
 		for _, d := range ds {
 			b = d.Append(b)
@@ -105,6 +112,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{3, 16, 0, 0})
 	f.Add(make([]byte, 4096))
+	f.Add((&ANALog{Changes: 3, Groups: []ANAGroup{{ID: 1, State: ANAOptimized, NSIDs: []NSID{1, 2}}}}).Append(nil))
+	f.Add((&ReservationReport{Type: 1, Controllers: make([]RegisteredController, 2)}).Append(nil))
 	f.Add((&DiscoveryLog{Generation: 1, Entries: make([]DiscoveryEntry, 2)}).Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, c := range codecs {
@@ -148,6 +157,15 @@ func FuzzCommand(f *testing.F) {
 		x.Select = 0
 		d.SetFeature(x)
 		same("feature", x, d.Feature())
+		d = Command{}
+		d.SetCopy(c.Copy())
+		same("copy", c.Copy(), d.Copy())
+		d = Command{}
+		d.SetSecurity(FAuthSend, c.Security())
+		same("security", c.Security(), d.Security())
+		d = Command{}
+		d.SetReservation(OpReservationAcquire, c.Reservation())
+		same("reservation", c.Reservation(), d.Reservation())
 		v := c.SLBA()
 		same("queue counts", uint32(v), DecodeQueueCounts(uint32(v)).Encode())
 		caps := DecodeCapabilities(v)

@@ -24,10 +24,13 @@ const (
 	InternalError         Status = 0x06
 	AbortRequested        Status = 0x07
 	AbortedSQDeletion     Status = 0x08
+	AbortedFailedFused    Status = 0x09
+	AbortedMissingFused   Status = 0x0a
 	InvalidNamespace      Status = 0x0b
 	CommandSequenceError  Status = 0x0c
 	SGLLengthInvalid      Status = 0x0f
 	SGLTypeInvalid        Status = 0x11
+	AtomicUnitExceeded    Status = 0x14
 	SGLOffsetInvalid      Status = 0x16
 	HostIDInconsistent    Status = 0x18
 	KeepAliveInvalid      Status = 0x1a
@@ -46,10 +49,12 @@ const (
 	InvalidLogPage       Status = 0x109
 	FeatureNotSaveable   Status = 0x10d
 	FeatureNotChangeable Status = 0x10e
+	CommandSizeLimit     Status = 0x183 // Copy
 	ConnectIncompatible  Status = 0x180 // Fabrics
 	ConnectBusy          Status = 0x181
 	ConnectInvalidParam  Status = 0x182
 	ConnectInvalidHost   Status = 0x184
+	AuthRequired         Status = 0x191
 )
 
 // Media and data integrity errors (SCT 2).

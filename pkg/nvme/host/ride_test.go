@@ -184,7 +184,7 @@ func TestNotAdmitted(t *testing.T) {
 		if admitted.Load() {
 			return nil
 		}
-		return errors.New("volume test is attached to node2")
+		return fmt.Errorf("volume test is attached to node2: %w", target.ErrNotAdmitted)
 	}})
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
@@ -385,7 +385,7 @@ func TestRecheckWaits(t *testing.T) {
 	var refuse atomic.Bool
 	r := newRig(t, mem, target.Config{Admit: func(context.Context, string) error {
 		if refuse.Load() {
-			return errors.New("attached elsewhere")
+			return fmt.Errorf("attached elsewhere: %w", target.ErrNotAdmitted)
 		}
 		return nil
 	}})

@@ -16,7 +16,8 @@ import (
 // Config of a Target. The zero value serves anyone.
 type Config struct {
 	// Admit is asked whether a host may use the subsystems; nil admits all.
-	// An error refuses the Connect with status Connect Invalid Host.
+	// ErrNotAdmitted refuses the Connect with status Connect Invalid Host, for
+	// good; any other error with Controller Busy, and the host tries again.
 	Admit func(ctx context.Context, hostNQN string) error
 	// Advertise is the host:port in the discovery log; empty is the local
 	// address of the connection that asks.

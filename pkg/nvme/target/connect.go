@@ -2,6 +2,7 @@ package target
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -113,11 +114,16 @@ func (c *conn) admitHost(ctrl *controller) nvme.Status {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.t.cfg.Limits.Handshake)
 	defer cancel()
-	if err := c.t.cfg.Admit(ctx, ctrl.hostNQN); err != nil {
+	err := c.t.cfg.Admit(ctx, ctrl.hostNQN)
+	switch {
+	case err == nil:
+		return nvme.Success
+	case errors.Is(err, ErrNotAdmitted):
 		c.t.cfg.Logf("nvme target: host %s from %v refused: %v", ctrl.hostNQN, c.nc.RemoteAddr(), err)
 		return nvme.ConnectInvalidHost | nvme.DNR
 	}
-	return nvme.Success
+	c.t.cfg.Logf("nvme target: host %s from %v is to try again: %v", ctrl.hostNQN, c.nc.RemoteAddr(), err)
+	return nvme.ConnectBusy
 }
 
 // turnAway answers a refused Connect, and gives the host the time of the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -140,7 +141,7 @@ func TestConnectRefused(t *testing.T) {
 		Limits: target.Limits{Controllers: 1, QueueDepth: 64, Queues: 2},
 		Admit: func(_ context.Context, nqn string) error {
 			if nqn != hostNQN {
-				return errors.New("not this one")
+				return fmt.Errorf("not this one: %w", target.ErrNotAdmitted)
 			}
 			return nil
 		},
@@ -212,6 +213,39 @@ func TestConnectRefused(t *testing.T) {
 	// The admin connection takes the I/O queues down with it.
 	_ = a.nc.Close()
 	w.expectEnd()
+}
+
+// TestAdmitUnknown: when nobody knows whether a host is admitted, it is asked to
+// try again, and one that is connected stays.
+func TestAdmitUnknown(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{})
+	defer mem.Close()
+	var away atomic.Bool
+	gone := errors.New("the API server is away")
+	tgt, addr := serve(t, mem, target.Config{Admit: func(context.Context, string) error {
+		if away.Load() {
+			return gone
+		}
+		return nil
+	}})
+	_, w := queue(t, addr, 8, tcp.IC{})
+	away.Store(true)
+	if err := tgt.Recheck(t.Context()); !errors.Is(err, gone) || errors.Is(err, target.ErrNotAdmitted) {
+		t.Errorf("Recheck: %v, want %v", err, gone)
+	}
+	cqe, _ := w.do(io1(nvme.OpFlush, 0, 0), nil)
+	w.ok(cqe)
+	x := dial(t, addr)
+	x.init(tcp.IC{})
+	d := connectData(nvme.CNTLIDDynamic)
+	d.HostID = nvme.UUID{6}
+	cqe, _ = x.do(connectCommand(nvme.ConnectParams{QueueDepth: 32}), d.Append(nil))
+	if s := cqe.Status(); s.Code() != nvme.ConnectBusy || !s.Retry() {
+		t.Errorf("connect while nobody knows: %v, want one to try again", s)
+	}
+	away.Store(false)
+	cqe, _ = x.do(connectCommand(nvme.ConnectParams{QueueDepth: 32}), d.Append(nil))
+	x.ok(cqe)
 }
 
 // TestKeepAlive: an association whose host is silent ends; one that sends

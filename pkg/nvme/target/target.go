@@ -52,8 +52,13 @@ import (
 	"github.com/cask-storage/cask/pkg/nvme"
 )
 
-// ErrClosed is returned by methods of a Target that was closed.
-var ErrClosed = errors.New("nvme target is closed")
+var (
+	// ErrClosed is returned by methods of a Target that was closed.
+	ErrClosed = errors.New("nvme target is closed")
+	// ErrNotAdmitted is what Config.Admit returns, wrapped, for a host that
+	// may not use the subsystems. Any other error says that nobody knows.
+	ErrNotAdmitted = errors.New("host is not admitted")
+)
 
 // Target is an NVMe/TCP target.
 type Target struct {
@@ -146,9 +151,10 @@ func (t *Target) NamespaceChanged(nqn string, id nvme.NSID) {
 }
 
 // Recheck asks Config.Admit again about every association, drops those no
-// longer admitted, and waits until what they submitted has completed. A nil
-// return says that no host refused by Admit is connected or will be, as long
-// as Admit's answers stay.
+// longer admitted, and waits until what they submitted has completed. An
+// association about which nobody knows stays, and is an error. A nil return
+// says that no host refused by Admit is connected or will be, as long as
+// Admit's answers stay.
 func (t *Target) Recheck(ctx context.Context) error {
 	t.mu.Lock()
 	var all []*controller
@@ -158,18 +164,22 @@ func (t *Target) Recheck(ctx context.Context) error {
 	t.mu.Unlock()
 	answers := map[string]error{}
 	var refused []*controller
+	var unknown []error
 	for _, c := range all {
 		err, asked := answers[c.hostNQN]
 		if !asked {
 			err = t.cfg.Admit(ctx, c.hostNQN)
 			answers[c.hostNQN] = err
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrNotAdmitted):
 			c.kill(fmt.Errorf("no longer admitted: %w", err))
 			refused = append(refused, c)
+		case err != nil && !asked:
+			unknown = append(unknown, fmt.Errorf("nvme target: host %s stays connected, ask again: %w", c.hostNQN, err))
 		}
 	}
-	return dropAll(ctx, refused, nil)
+	return errors.Join(dropAll(ctx, refused, nil), errors.Join(unknown...))
 }
 
 // dropAll closes associations and waits for them.

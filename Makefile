@@ -63,6 +63,14 @@ e2e: ## the stage of test that needs a lab cluster only
 sim: ## the replication core against its simulator, for long (ROUNDS=20000 SEED=1)
 	@hack/sim.sh
 
+.PHONY: bench
+bench: ## what volumes cost here: CPU per operation, IOPS, latencies (BENCH_TIME=3s; build/bench.json, .svg)
+	@hack/bench.sh
+
+.PHONY: bench-compare
+bench-compare: ## this tree beside another commit with benchstat (BASE=rev BENCH_ROUNDS=4 BENCH_ONLY=regexp)
+	@hack/bench.sh compare
+
 .PHONY: demo
 demo: ## one volume from nothing to a killed node, on this machine (CLUSTER=existing: the current context)
 	@hack/demo.sh up

@@ -71,6 +71,14 @@ attack: build-target build-replica ## faults at random against real processes (r
 measure-replication: build-target build-replica ## stalls, latencies with a slow replica, resync (root; about 20 min)
 	@hack/attack.sh measure
 
+.PHONY: bench
+bench: ## what volumes cost here: CPU per operation, IOPS, latencies (BENCH_TIME=3s; build/bench.json, .svg)
+	@hack/bench.sh
+
+.PHONY: bench-compare
+bench-compare: ## this tree beside another commit with benchstat (BASE=rev BENCH_ROUNDS=4 BENCH_ONLY=regexp)
+	@hack/bench.sh compare
+
 .PHONY: demo
 demo: ## one volume from nothing to a killed node, on this machine (CLUSTER=existing: the current context)
 	@hack/demo.sh up

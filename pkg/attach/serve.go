@@ -31,7 +31,8 @@ type Options struct {
 	// Device is served; it stays the caller's, who closes it after the
 	// Attachment has ended.
 	Device block.Device
-	// Name is the volume's, for people: losetup shows it.
+	// Name is the volume's, of at most loop.MaxName less FilePrefix bytes;
+	// losetup shows it.
 	Name     string
 	ReadOnly bool
 	// Helper is the command line of a process that runs RunHelper.
@@ -91,7 +92,7 @@ func Serve(ctx context.Context, o Options) (*Attachment, error) {
 }
 
 func configure(root int, o Options, g block.Geometry) (loop.Device, error) {
-	b, err := backingBelow(root)
+	b, err := backingBelow(root, o.Name)
 	if err != nil {
 		return loop.Device{}, err
 	}
@@ -108,12 +109,12 @@ func configure(root int, o Options, g block.Geometry) (loop.Device, error) {
 }
 
 // backingBelow identifies the file without asking the server.
-func backingBelow(root int) (loop.Backing, error) {
+func backingBelow(root int, name string) (loop.Backing, error) {
 	var st unix.Statx_t
 	if err := unix.Statx(root, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
 		return loop.Backing{}, fmt.Errorf("stat of the root: %w", err)
 	}
-	return loop.Backing{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Inode: fileInode}, nil
+	return loop.Backing{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Inode: fileInode, Name: name}, nil
 }
 
 func (a *Attachment) serve(srv *fuse.Server) {

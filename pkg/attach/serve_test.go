@@ -5,6 +5,7 @@ package attach
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -51,7 +52,7 @@ func needRoot(t *testing.T) {
 func serveMemory(t *testing.T, m *memory) *Attachment {
 	t.Helper()
 	needRoot(t)
-	a, err := Serve(t.Context(), Options{Device: m, Name: strings.ToLower(filepath.Base(t.Name())), Helper: testHelper})
+	a, err := Serve(t.Context(), Options{Device: m, Name: fmt.Sprintf("%s-%d", strings.ToLower(filepath.Base(t.Name())), os.Getpid()), Helper: testHelper})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,18 +265,27 @@ func TestClearedByOthers(t *testing.T) {
 	}
 }
 
-// A stranger's device at the remembered path is left alone.
+// A stranger's device at the remembered path is left alone, and so is one of
+// another volume that has the same file of a later file system behind it.
 func TestClearLeavesOthers(t *testing.T) {
 	m := newMemory(16 << 20)
 	a := serveMemory(t, m)
-	other := loop.Backing{Dev: a.Loop().Backing.Dev + 1, Inode: 2}
-	for _, lazy := range []bool{false, true} {
-		err := loop.Clear(loop.ClearOptions{Path: a.DevicePath(), Backing: other, Lazy: lazy})
-		if !errors.Is(err, loop.ErrOther) {
-			t.Errorf("lazy %v: %v, want ErrOther", lazy, err)
+	mine := a.Loop().Backing
+	for _, other := range []loop.Backing{
+		{Dev: mine.Dev + 1, Inode: mine.Inode, Name: mine.Name},
+		{Dev: mine.Dev, Inode: mine.Inode, Name: mine.Name + "x"},
+	} {
+		for _, lazy := range []bool{false, true} {
+			err := loop.Clear(loop.ClearOptions{Path: a.DevicePath(), Backing: other, Lazy: lazy})
+			if !errors.Is(err, loop.ErrOther) {
+				t.Errorf("%v, lazy %v: %v, want ErrOther", other, lazy, err)
+			}
+		}
+		if path, found, err := loop.Find(other); err != nil || found {
+			t.Errorf("find %v: %s %v", other, path, err)
 		}
 	}
-	if path, found, err := loop.Find(a.Loop().Backing); err != nil || !found || path != a.DevicePath() {
+	if path, found, err := loop.Find(mine); err != nil || !found || path != a.DevicePath() {
 		t.Errorf("find: %s %v %v", path, found, err)
 	}
 }

@@ -125,7 +125,7 @@ func (c *child) attach(ctx context.Context) error {
 		return fmt.Errorf("volume %s at %s: %w", c.rec.Spec.Volume, c.rec.Spec.Address, err)
 	}
 	c.att, err = attach.Serve(ctx, attach.Options{
-		Device: c.opened.Device, Name: c.rec.Spec.Volume, ReadOnly: c.rec.Spec.ReadOnly, Helper: c.opt.Helper, Log: c.opt.Log,
+		Device: c.opened.Device, Name: dirName(c.rec.Spec.Volume), ReadOnly: c.rec.Spec.ReadOnly, Helper: c.opt.Helper, Log: c.opt.Log,
 		Found: func(b loop.Backing) error {
 			c.rec.Backing = &b
 			return c.rec.write(c.opt.Dir)

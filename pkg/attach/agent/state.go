@@ -38,7 +38,8 @@ type record struct {
 	Device  string        `json:"device,omitempty"`
 }
 
-// dirName is the volume's directory: its name, or a hash of a long one.
+// dirName is the name of the volume's directory and of its served file: its own, or
+// a hash of a long one.
 func dirName(volume string) string {
 	if len(volume) <= maxDirName {
 		return volume

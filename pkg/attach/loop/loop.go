@@ -6,11 +6,12 @@
 // # Identity
 //
 // A loop device is known by what is behind it, the (st_dev, inode) of its
-// backing file, never by its number alone: numbers are used again, /dev is
-// shared by every container of a node, and a number remembered across a crash
-// may belong to somebody else by now. The kernel keeps a file system alive
-// while a loop device is on one of its files, so an identity cannot be used
-// again before its device is gone.
+// backing file and the name it was given, never by its number alone: numbers
+// are used again, /dev is shared by every container of a node, and a number
+// remembered across a crash may belong to somebody else by now. The kernel
+// keeps a file system alive while a loop device is on one of its files, but
+// afterwards the next one gets its st_dev, and a served file's inode is always
+// the same: the name tells the volumes apart.
 //
 // # Autoclear
 //
@@ -44,22 +45,16 @@ const (
 	controlPath  = "/dev/loop-control"
 	majorLoop    = 7
 	maxFreeTries = 64 // others may take the free device first
-	maxName      = 63 // of LoopInfo64.File_name
 )
+
+// MaxName bounds a device's name, in bytes.
+const MaxName = 63 // of LoopInfo64.File_name, less its zero
 
 // Backing identifies a backing file.
 type Backing struct {
 	Dev   uint64 `json:"dev"`
 	Inode uint64 `json:"inode"`
-}
-
-// BackingOf identifies an open file.
-func BackingOf(fd int) (Backing, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return Backing{}, fmt.Errorf("stat of the backing file: %w", err)
-	}
-	return Backing{Dev: st.Dev, Inode: st.Ino}, nil
+	Name  string `json:"name"` // given to the device
 }
 
 // Device is a configured loop device.
@@ -73,16 +68,15 @@ type Device struct {
 // Config describes a device to make.
 type Config struct {
 	File      int    // open backing file; the caller may close it afterwards
-	Name      string // told by losetup, cut at 63 bytes
+	Name      string // told by losetup
 	BlockSize uint32 // logical block, 512..4096
 	ReadOnly  bool
 }
 
 // Configure takes a free loop device and puts it on c.File, with direct I/O.
 func Configure(c Config) (Device, error) {
-	b, err := BackingOf(c.File)
-	if err != nil {
-		return Device{}, err
+	if len(c.Name) > MaxName {
+		return Device{}, fmt.Errorf("name %q is longer than %d bytes: %w", c.Name, MaxName, os.ErrInvalid)
 	}
 	ctl, err := unix.Open(controlPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -95,11 +89,9 @@ func Configure(c Config) (Device, error) {
 			return Device{}, fmt.Errorf("find a free loop device: %w", err)
 		}
 		d, err := configureNumber(n, c)
-		if errors.Is(err, unix.EBUSY) {
-			continue
+		if !errors.Is(err, unix.EBUSY) {
+			return d, err
 		}
-		d.Backing = b
-		return d, err
 	}
 	return Device{}, fmt.Errorf("find a free loop device: each of %d was taken by others first", maxFreeTries)
 }
@@ -116,7 +108,7 @@ func configureNumber(n int, c Config) (Device, error) {
 	if c.ReadOnly {
 		lc.Info.Flags |= unix.LO_FLAGS_READ_ONLY
 	}
-	copy(lc.Info.File_name[:maxName], c.Name)
+	copy(lc.Info.File_name[:MaxName], c.Name)
 	if err := unix.IoctlLoopConfigure(fd, &lc); err != nil {
 		return Device{}, fmt.Errorf("configure %s: %w", path, err)
 	}
@@ -124,7 +116,7 @@ func configureNumber(n int, c Config) (Device, error) {
 	if err != nil {
 		return Device{}, fmt.Errorf("read the status of %s: %w", path, err)
 	}
-	return Device{Path: path, DirectIO: info.Flags&unix.LO_FLAGS_DIRECT_IO != 0}, nil
+	return Device{Path: path, Backing: backingOf(info), DirectIO: info.Flags&unix.LO_FLAGS_DIRECT_IO != 0}, nil
 }
 
 // openNumber opens a loop device, and makes its node when /dev is not a
@@ -166,7 +158,11 @@ func backingOfDevice(fd int, path string) (Backing, bool, error) {
 	if err != nil {
 		return Backing{}, false, fmt.Errorf("read the status of %s: %w", path, err)
 	}
-	return Backing{Dev: info.Device, Inode: info.Inode}, true, nil
+	return backingOf(info), true, nil
+}
+
+func backingOf(info *unix.LoopInfo64) Backing {
+	return Backing{Dev: info.Device, Inode: info.Inode, Name: unix.ByteSliceToString(info.File_name[:])}
 }
 
 // Find looks for the loop device on b.

@@ -160,7 +160,6 @@ func TestConnectRefused(t *testing.T) {
 		"depth 1":        {func(p *nvme.ConnectParams, _ *nvme.ConnectData) { p.QueueDepth = 1 }, nvme.ConnectInvalidParam, 44},
 		"too deep":       {func(p *nvme.ConnectParams, _ *nvme.ConnectData) { p.QueueDepth = 33 }, nvme.ConnectInvalidParam, 44},
 		"no association": {func(p *nvme.ConnectParams, d *nvme.ConnectData) { p.QID, d.CNTLID = 1, 999 }, nvme.ConnectInvalidParam, 1<<16 | 16},
-		"not admitted":   {func(_ *nvme.ConnectParams, d *nvme.ConnectData) { d.HostNQN += "x" }, nvme.ConnectInvalidHost, 0},
 	} {
 		p, d := good, connectData(nvme.CNTLIDDynamic)
 		c.change(&p, &d)
@@ -170,20 +169,21 @@ func TestConnectRefused(t *testing.T) {
 		if cqe.Status().Code() != c.status || cqe.Result() != c.result {
 			t.Errorf("%s: %v, result %#x, want %v, %#x", name, cqe.Status(), cqe.Result(), c.status, c.result)
 		}
-		// The same connection may try again.
-		if name == "not admitted" {
-			cqe, _ := w.do(connectCommand(good), connectData(nvme.CNTLIDDynamic).Append(nil))
-			w.ok(cqe)
-			_ = w.nc.Close()
-		}
 	}
+	// A connection that was refused may try again.
+	a := dial(t, addr)
+	a.init(tcp.IC{})
+	d := connectData(nvme.CNTLIDDynamic)
+	d.HostNQN += "x"
+	cqe, _ := a.do(connectCommand(good), d.Append(nil))
+	a.fails(cqe, nvme.ConnectInvalidHost)
+	id := a.enable(good)
 	// The one association is taken, by another host.
-	a, id := admin(t, addr, tcp.IC{})
 	w := dial(t, addr)
 	w.init(tcp.IC{})
-	d := connectData(nvme.CNTLIDDynamic)
+	d = connectData(nvme.CNTLIDDynamic)
 	d.HostID = nvme.UUID{6}
-	cqe, _ := w.do(connectCommand(good), d.Append(nil))
+	cqe, _ = w.do(connectCommand(good), d.Append(nil))
 	w.fails(cqe, nvme.ConnectBusy)
 	for name, c := range map[string]struct {
 		p      nvme.ConnectParams

@@ -191,13 +191,19 @@ func admin(t testing.TB, addr string, ic tcp.IC) (*wire, nvme.CNTLID) {
 	t.Helper()
 	w := dial(t, addr)
 	w.init(ic)
-	cqe, _ := w.do(connectCommand(nvme.ConnectParams{QueueDepth: 32}), connectData(nvme.CNTLIDDynamic).Append(nil))
+	return w, w.enable(nvme.ConnectParams{QueueDepth: 32})
+}
+
+// enable makes the association on an admin connection.
+func (w *wire) enable(p nvme.ConnectParams) nvme.CNTLID {
+	w.t.Helper()
+	cqe, _ := w.do(connectCommand(p), connectData(nvme.CNTLIDDynamic).Append(nil))
 	w.ok(cqe)
 	var set nvme.Command
 	set.SetPropertySet(nvme.PropertyParams{Offset: nvme.PropCC, Value: uint64(nvme.CCEnable | nvme.CCIOSQES | nvme.CCIOCQES)})
 	e, _ := w.do(set, nil)
 	w.ok(e)
-	return w, nvme.CNTLID(cqe.Result())
+	return nvme.CNTLID(cqe.Result())
 }
 
 // queue makes an association and one I/O queue of the depth.

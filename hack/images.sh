@@ -10,6 +10,7 @@ PREFIX=${CASK_IMAGE_PREFIX:-localhost/}
 TAG=${CASK_IMAGE_TAG:-dev}
 PRODUCT=(operator csi target replica ioc)
 SIDECARS=(csi-provisioner csi-attacher)
+KEEP=5 # other checkouts may be about to load theirs
 ALL=("${PRODUCT[@]}" "${SIDECARS[@]}" postgres)
 
 # builder is buildah with all of its state in the cache.
@@ -84,6 +85,7 @@ bud() {
     die "building $image failed; read $CACHE/image-$name.log"
   builder push -q "$image" "docker-archive:$out:$image" 2>>"$CACHE/image-$name.log" ||
     die "writing the archive of $image failed; read $CACHE/image-$name.log"
+  builder rmi --prune >/dev/null 2>>"$CACHE/image-$name.log" || true # what the image was before
 }
 
 # make_image NAME OUT
@@ -93,6 +95,14 @@ make_image() {
   csi-*) "$ROOT/hack/lab/archive.sh" "$SIDECAR_DIR/$1" "$(image_of "$1")" "$2" ;;
   *) exclusively bud "$1" --target "$1" --build-arg PROGRAMS=prebuilt -f "$ROOT/Dockerfile" "$ROOT" "$2" ;;
   esac
+}
+
+# use FILE prints it, and of its image's archives keeps the last few used.
+use() {
+  local old
+  touch "$1"
+  echo "$1"
+  ls -t "${1%-*.tar}"-????????????????.tar | tail -n +"$((KEEP + 1))" | while read -r old; do rm -f "$old" "$old.lock"; done
 }
 
 main() {
@@ -106,7 +116,7 @@ main() {
     [[ " ${PRODUCT[*]} " != *" $name "* ]] || [ -x "$ROOT/bin/cask-$name" ] || die "no bin/cask-$name; run make build first"
     file=$CACHE/images/$name-$(key_of "$name").tar
     cached "$file" make_image "$name" >&2
-    echo "$file"
+    use "$file"
   done
 }
 

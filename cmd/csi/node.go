@@ -88,8 +88,9 @@ func runNode(ctx context.Context, f nodeFlags) error {
 			parts = append(parts, recorder)
 		}
 	}
-	service := node.Locked(node.New(o))
-	parts = append(parts,
+	server := node.New(o)
+	service := node.Locked(server)
+	parts = append(parts, server,
 		&grpcserver.Server{Socket: f.endpoint, Log: log, Register: func(s *grpc.Server) {
 			csispec.RegisterIdentityServer(s, &identity.Server{Name: f.driver, Version: version})
 			csispec.RegisterNodeServer(s, service)

@@ -11,7 +11,8 @@
 // Server keeps none: what is attached the agent knows, what is mounted the
 // mount table says. So a restart of this process disturbs nothing, and every
 // call finds out where an earlier one, or a crash, left off. A staging mount
-// whose device is not the volume's present attachment is stale, and replaced.
+// whose device is not the volume's present attachment is stale, and replaced:
+// by Stage, or by Publish when the kubelet takes it for staged.
 //
 // # Concurrency
 //
@@ -41,6 +42,7 @@ type Attacher interface {
 	// Detach of what is not attached is no error.
 	Detach(ctx context.Context, q agent.DetachRequest) error
 	Get(ctx context.Context, volume string) (agent.Info, bool, error)
+	List(ctx context.Context) ([]agent.Info, error)
 }
 
 // Options are a Server's.
@@ -63,7 +65,7 @@ type Options struct {
 // Attachment is a new one, and what to say of it.
 type Attachment struct{ Volume, UID, Message string }
 
-// Server is the Node service. Use it through Locked.
+// Server is the Node service. Use it through Locked; Start is to run beside it.
 type Server struct {
 	csi.UnimplementedNodeServer
 	opt    Options

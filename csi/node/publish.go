@@ -24,6 +24,9 @@ func (s *Server) NodePublishVolume(ctx context.Context, q *csi.NodePublishVolume
 	if err := capability.CheckOne(q.GetVolumeCapability()); err != nil {
 		return nil, invalid("volume %s: %v", q.GetVolumeId(), err)
 	}
+	if err := s.renew(ctx, q); err != nil {
+		return nil, err
+	}
 	publish := s.publishMount
 	if q.GetVolumeCapability().GetBlock() != nil {
 		publish = s.publishBlock

@@ -5,8 +5,6 @@ package node
 import (
 	"context"
 	"time"
-
-	"github.com/cask-storage/cask/pkg/attach/agent"
 )
 
 // lookInterval is how often an unmount that takes long is looked after.
@@ -65,9 +63,5 @@ func (s *Server) letGo(ctx context.Context, u unmounting) error {
 	if owner == info.Spec.HostNQN {
 		return nil
 	}
-	s.opt.Log.Warn("the volume is another host's now: what is unwritten here is given up", "volume", u.volume, "here", info.Spec.HostNQN, "now", owner)
-	if err := s.opt.Attacher.Detach(ctx, agent.DetachRequest{Volume: u.volume, Force: true}); err != nil {
-		return fromAgent(err, u.volume)
-	}
-	return nil
+	return s.giveUp(ctx, info, owner)
 }

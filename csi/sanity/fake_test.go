@@ -4,8 +4,10 @@ package sanity
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/cask-storage/cask/csi/internal/mount"
@@ -40,6 +42,12 @@ func (f *fakeAttacher) Get(_ context.Context, volume string) (agent.Info, bool, 
 	defer f.mu.Unlock()
 	i, ok := f.have[volume]
 	return i, ok, nil
+}
+
+func (f *fakeAttacher) List(context.Context) ([]agent.Info, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Values(f.have)), nil
 }
 
 // fakeMounts is a mount table in memory; mount points are real.

@@ -200,6 +200,12 @@ func TestFileSystemLife(t *testing.T) {
 			}
 			v.down()
 			v.down() // again is nothing
+			if err := os.RemoveAll(v.staging); err != nil { // as the kubelet does
+				t.Fatal(err)
+			}
+			if err := v.publishAt(v.target, false); status.Code(err) != codes.FailedPrecondition {
+				t.Errorf("publish of what is not staged: %v", err)
+			}
 			if err := v.stage(); err != nil {
 				t.Fatal(err)
 			}
@@ -207,10 +213,9 @@ func TestFileSystemLife(t *testing.T) {
 				t.Fatal(err)
 			}
 			run(t, check[0], append(check[1:], v.info().Device)...)
-			if err := v.publishAt(v.target, false); status.Code(err) != codes.FailedPrecondition {
-				t.Errorf("publish of what is not staged: %v", err)
+			if err := v.publishAt(v.target, false); err != nil { // the staging mount is made again
+				t.Fatal(err)
 			}
-			v.up()
 			wantFile(t, filepath.Join(v.target, "f"), data)
 			v.down()
 		})
@@ -451,4 +456,51 @@ func TestNewAttachmentReplacesOld(t *testing.T) {
 	}
 	wantFile(t, filepath.Join(v.target, "f"), data)
 	v.down()
+}
+
+// The volume comes back to the same node while a process hangs in the old
+// attachment: the process ends, and the new pod gets the volume, although the
+// kubelet takes it for staged. Found by the storm on the cluster.
+func TestNewAttachmentUnderAHangingPod(t *testing.T) {
+	needHost(t)
+	for _, fs := range []string{"ext4", "xfs"} {
+		t.Run(fs, func(t *testing.T) {
+			d := newDriver(t, nil, nil)
+			v := newVolume(t, d, fs)
+			v.up()
+			data := pattern(1 << 20)
+			writeSynced(t, filepath.Join(v.target, "f"), data)
+			stop := make(chan struct{})
+			defer close(stop)
+			ended := make(chan error, 1)
+			go func() { ended <- writeUntil(filepath.Join(v.target, "g"), stop) }() // until it fails
+			if _, err := d.ctl.ControllerUnpublishVolume(t.Context(), &csispec.ControllerUnpublishVolumeRequest{VolumeId: v.id, NodeId: nodeName}); err != nil {
+				t.Fatal(err)
+			}
+			v.attach()
+			select {
+			case err := <-ended:
+				t.Logf("the old pod: %v", err)
+			case <-time.After(30 * time.Second):
+				t.Fatal("the old pod hangs for ever")
+			}
+			next := v.target + "-2"
+			if fs == "xfs" { // is not mounted twice: the kubelet tries until the old pod is gone
+				if err := v.publishAt(next, false); err == nil {
+					t.Error("published beside the old pod's file system")
+				}
+				if err := v.unpublish(v.target); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := v.publishAt(next, false); err != nil {
+				t.Fatal(err)
+			}
+			wantFile(t, filepath.Join(next, "f"), data)
+			writeSynced(t, filepath.Join(next, "h"), data)
+			if err := errors.Join(v.unpublish(v.target), v.unpublish(next), v.unstage()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
 }

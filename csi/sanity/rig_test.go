@@ -234,9 +234,11 @@ func newDriver(t testing.TB, attacher node.Attacher, mounts node.Mounts) *driver
 		Client: d.cluster, PlacementTimeout: 300 * time.Millisecond, PublishTimeout: time.Second, DeleteTimeout: time.Second,
 		PollInterval: 10 * time.Millisecond, Log: log,
 	}))
-	d.node = node.Locked(node.New(node.Options{
+	server := node.New(node.Options{
 		Node: nodeName, MaxVolumes: 128, Attacher: attacher, Mounts: mounts, Owner: ownership.Reader{Client: d.cluster}.Owner, Log: log,
-	}))
+	})
+	start(t, server)
+	d.node = node.Locked(server)
 	start(t, &grpcserver.Server{Socket: d.socket, Log: log, Register: func(s *grpc.Server) {
 		csispec.RegisterIdentityServer(s, &identity.Server{Name: identity.DriverName, Version: "test"})
 		csispec.RegisterControllerServer(s, d.ctl)

@@ -325,7 +325,7 @@ func (a *Agent) Detach(ctx context.Context, q DetachRequest) error {
 	}
 	defer unlock()
 	t := a.get(q.Volume)
-	if t == nil {
+	if t == nil || q.HostNQN != "" && q.HostNQN != t.rec.Spec.HostNQN {
 		return nil
 	}
 	return a.remove(ctx, t, q)

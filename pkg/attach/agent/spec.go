@@ -76,6 +76,9 @@ type Info struct {
 // DetachRequest names a volume to detach.
 type DetachRequest struct {
 	Volume string `json:"volume"`
+	// HostNQN, if not empty, is the attachment's that is meant: another one of
+	// the volume is left alone.
+	HostNQN string `json:"hostNQN,omitempty"`
 	// Force fails every request in flight and takes the device away from
 	// under whoever still uses it.
 	Force bool `json:"force,omitempty"`

@@ -61,7 +61,7 @@ func progress(t *testing.T, within time.Duration, more int) {
 	before, _ := commits()
 	eventually(t, within, func() error {
 		if now, err := commits(); err != nil || now < before+more {
-			return fmt.Errorf("%d commits, %d before: %w", now, before, err)
+			return fmt.Errorf("%d commits, %d before (%v)", now, before, err)
 		}
 		return nil
 	})
@@ -90,7 +90,7 @@ func moved(t *testing.T, from string) {
 	eventually(t, 200*time.Second, func() error {
 		node, err := try("", "-n", example, "get", "pod", "postgres-0", "-o", "jsonpath={.spec.nodeName}")
 		if err != nil || node == from || node == "" {
-			return fmt.Errorf("the database is on %q: %w", node, err)
+			return fmt.Errorf("the database is on %q (%v)", node, err)
 		}
 		return nil
 	})

@@ -45,6 +45,11 @@ type VolumeSpec struct {
 	// and the target go there when possible.
 	// +optional
 	PreferredNode string `json:"preferredNode,omitempty"`
+	// Claim is the PersistentVolumeClaim that the volume was made for, as
+	// <namespace>/<name>; empty when nobody said.
+	// +optional
+	// +kubebuilder:validation:MaxLength=317
+	Claim string `json:"claim,omitempty"`
 	// Attachment is the one node that may use the volume now, set by the
 	// CSI controller. The target admits no other host.
 	// +optional
@@ -178,6 +183,7 @@ const ReasonReleasingExtents = "ReleasingExtents"
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=cvol
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,48}[a-z0-9])?$')",message="a Volume's name starts with a letter, has letters, digits and '-' only, and at most 50 of them: the names of its pods are made from it"
+// +kubebuilder:printcolumn:name="Claim",type=string,JSONPath=`.spec.claim`
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
 // +kubebuilder:printcolumn:name="In Sync",type=string,JSONPath=`.status.inSync`
 // +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.spec.size`

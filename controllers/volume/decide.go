@@ -114,6 +114,12 @@ func (p *pass) place() (bool, error) {
 	}
 	placed, err := p.choose()
 	var refused *Unplaced
+	if errors.As(err, &refused) && p.ClaimGone {
+		p.plan.Delete = append(p.plan.Delete, p.Volume)
+		p.plan.Events = append(p.plan.Events, Event{Reason: "ClaimGone", Message: fmt.Sprintf(
+			"the claim %s is gone before volume %s could be placed; nothing was ever written to it: it is deleted", p.Volume.Spec.Claim, p.Volume.Name)})
+		return false, nil
+	}
 	if errors.As(err, &refused) {
 		p.finding(v1alpha1.ConditionPlaced, metav1.ConditionFalse, refused.Reason, refused.Message)
 		p.plan.Again = retryPlacement

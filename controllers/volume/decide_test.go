@@ -262,6 +262,24 @@ func TestUnplaced(t *testing.T) {
 	}
 }
 
+// TestClaimGone: a volume that never found a place goes with its claim.
+func TestClaimGone(t *testing.T) {
+	for name, big := range map[string]bool{"has no place": true, "has one": false} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.pass()
+			b.s.Volume.Spec.Claim, b.s.ClaimGone = "shop/data", true
+			if big {
+				b.s.Volume.Spec.Size = resource.MustParse("10Gi")
+			}
+			plan, _ := b.pass()
+			if deleted := len(plan.Delete) == 1 && plan.Delete[0] == b.s.Volume; deleted != big {
+				t.Errorf("deleted %v, want %v", deleted, big)
+			}
+		})
+	}
+}
+
 // TestOperatorRestart: a volume that is as it should be is left alone.
 func TestOperatorRestart(t *testing.T) {
 	b := newBench(t)

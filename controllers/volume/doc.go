@@ -25,7 +25,7 @@ package volume
 // +kubebuilder:rbac:groups=cask.storage,resources=volumes/finalizers,verbs=update
 // +kubebuilder:rbac:groups=cask.storage,resources=storagepools,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",resources=persistentvolumes,verbs=get
+// +kubebuilder:rbac:groups="",resources=persistentvolumes;persistentvolumeclaims,verbs=get
 // +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,verbs=get,resourceNames=volumes.cask.storage
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
 // +kubebuilder:rbac:groups="",namespace=cask-system,resources=pods,verbs=get;list;watch

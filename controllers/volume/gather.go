@@ -3,10 +3,12 @@ package volume
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -24,6 +26,8 @@ type Snapshot struct {
 	// only then may a place be chosen.
 	Others  []v1alpha1.Volume
 	Placing bool
+	// ClaimGone says that the claim of a volume without a place is no more.
+	ClaimGone bool
 
 	// The volume's own objects, by name.
 	Deployments map[string]appsv1.Deployment
@@ -110,7 +114,25 @@ func (g gatherer) placement(ctx context.Context, s *Snapshot) error {
 		return err
 	}
 	s.Others, s.Placing = all.Items, true
-	return nil
+	var err error
+	s.ClaimGone, err = g.claimGone(ctx, s.Volume)
+	return err
+}
+
+// claimGone reads the claim past the cache; one of the same name made later is
+// another one: volumes are named after their claim's UID.
+func (g gatherer) claimGone(ctx context.Context, v *v1alpha1.Volume) (bool, error) {
+	namespace, name, ok := strings.Cut(v.Spec.Claim, "/")
+	if !ok {
+		return false, nil
+	}
+	var claim corev1.PersistentVolumeClaim
+	err := g.api.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &claim)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	uid, named := strings.CutPrefix(v.Name, "pvc-")
+	return err == nil && named && uid != string(claim.UID), err
 }
 
 func (g gatherer) deletion(ctx context.Context, s *Snapshot) error {

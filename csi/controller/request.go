@@ -57,6 +57,13 @@ type wanted struct {
 // claim is the PVC, when the provisioner says so.
 type claim struct{ namespace, name string }
 
+func (c claim) String() string {
+	if c.name == "" {
+		return ""
+	}
+	return c.namespace + "/" + c.name
+}
+
 func parseCreate(q *csi.CreateVolumeRequest) (wanted, error) {
 	w := wanted{csiName: q.GetName(), name: objectName(q.GetName())}
 	if q.GetName() == "" || len(q.GetName()) > maxCSIName {
@@ -128,6 +135,7 @@ func (w wanted) object() *v1alpha1.Volume {
 		Compression:   w.params.Compression,
 		Pool:          w.params.Pool,
 		PreferredNode: w.preferred,
+		Claim:         w.claim.String(),
 	}
 	if w.params.PoolSelector != nil {
 		v.Spec.PoolSelector = &metav1.LabelSelector{MatchLabels: w.params.PoolSelector}

@@ -126,7 +126,8 @@ func newStorm(t *testing.T, seed uint64, round int) (*storm, []planned) {
 	rng := rand.New(rand.NewPCG(seed, uint64(round)))
 	s := &storm{t: t, volume: databaseVolume(t), mine: number(databaseNode(t))}
 	s.replica = fmt.Sprintf("[c]ask-replica.*--volume=%s.*--replica=r%d", s.volume, rng.IntN(3))
-	for s.other == "" || s.other == s.mine {
+	client := number(kubectl(t, "-n", example, "get", "pod", "client", "-o", "jsonpath={.spec.nodeName}"))
+	for s.other == "" || s.other == s.mine || s.other == client { // what it knows of commits must not be lost
 		s.other = strconv.Itoa(rng.IntN(len(nodes(t))) + 1)
 	}
 	var what []planned

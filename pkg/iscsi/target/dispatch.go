@@ -228,11 +228,15 @@ func (c *conn) takeData(p *iscsi.PDU, cmd *command) error {
 		limit = min(c.params.firstBurst, cmd.edtl)
 	}
 	end := cmd.got + n
+	if cmd.damage || p.Uint32(iscsi.AtDataSN) != cmd.dataSN || p.Uint32(iscsi.AtOffset) != cmd.got {
+		// Something is missing: the command fails once the sequence has
+		// ended (RFC 7143 7.9).
+		cmd.damage = true
+		return nil
+	}
 	switch {
-	case p.Uint32(iscsi.AtDataSN) != cmd.dataSN:
-		return p.Fault(iscsi.ReasonProtocol, "DataSN %d, expected %d", p.Uint32(iscsi.AtDataSN), cmd.dataSN)
-	case p.Uint32(iscsi.AtOffset) != cmd.got || n > limit-min(limit, cmd.got):
-		return p.Fault(iscsi.ReasonProtocol, "%d bytes at %d, expected at %d up to %d", n, p.Uint32(iscsi.AtOffset), cmd.got, limit)
+	case n > limit-min(limit, cmd.got):
+		return p.Fault(iscsi.ReasonProtocol, "%d bytes of data at %d, expected up to %d", n, cmd.got, limit)
 	case end == limit && !p.Final(), !cmd.unsol && end < limit && p.Final():
 		return p.Fault(iscsi.ReasonProtocol, "the final bit of data up to %d of %d is wrong", end, limit)
 	}
@@ -276,7 +280,7 @@ func (c *conn) sequenceEnd(p *iscsi.PDU, cmd *command) error {
 		cmd.unsol = false
 		c.mu.Unlock()
 		return c.unsolicitedEnd(cmd)
-	case cmd.got < cmd.need.Out:
+	case cmd.got < cmd.need.Out && !cmd.damage:
 		c.ask(cmd)
 		return nil
 	}

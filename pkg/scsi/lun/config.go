@@ -17,7 +17,7 @@ const (
 	maxUnits         = 256      // of one Map
 	maxRegistrations = 128      // of one unit
 	maxUnmapRanges   = 256      // of one UNMAP
-	maxUnmapBytes    = 1 << 40  // of one UNMAP
+	maxUnmapBlocks   = 1 << 20  // of one UNMAP
 	maxWriteSame     = 1 << 30  // bytes of one WRITE SAME
 	maxCompareBlocks = 128      // of one COMPARE AND WRITE
 	maxParameters    = 64 << 10 // bytes of a parameter list or of parameter data

@@ -211,13 +211,12 @@ func (t *Task) unmap() {
 	}
 	var total uint64
 	for i, r := range t.ranges {
-		e, ok := t.bytes(r)
-		if !ok {
+		if _, ok := t.bytes(r); !ok {
 			t.finish()
 			return
 		}
-		total += e.Len
-		if i >= maxUnmapRanges || total > maxUnmapBytes {
+		total += uint64(r.Blocks)
+		if i >= maxUnmapRanges || total > maxUnmapBlocks {
 			t.badList(uint16(scsi.UnmapHeader + i*scsi.UnmapRange))
 			t.finish()
 			return

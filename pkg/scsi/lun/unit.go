@@ -74,7 +74,7 @@ func (u *Unit) limits() scsi.Limits {
 	return scsi.Limits{
 		CompareAndWrite: uint8(u.maxCompare(g)), Granularity: uint16(grain),
 		MaxTransfer: g.MaxTransfer / g.BlockSize, OptTransfer: g.MaxTransfer / g.BlockSize,
-		UnmapBlocks: uint32(maxUnmapBytes / uint64(g.BlockSize)), UnmapRanges: maxUnmapRanges, UnmapGrain: grain,
+		UnmapBlocks: maxUnmapBlocks, UnmapRanges: maxUnmapRanges, UnmapGrain: grain,
 		WriteSame: maxWriteSame / uint64(g.BlockSize),
 	}
 }

@@ -15,8 +15,9 @@ import (
 
 // Config of a Target. The zero value serves anyone.
 type Config struct {
-	// Admit is asked whether an initiator may use a node; nil admits all. An
-	// error refuses the login with status 0202h. Discovery is not asked.
+	// Admit is asked whether an initiator may use a node; nil admits all.
+	// ErrNotAdmitted refuses the login for good (0202h), any other error for
+	// now (0301h). Discovery is not asked.
 	Admit func(ctx context.Context, initiator, node string) error
 	// Auth returns the credentials an initiator has to prove for a node, nil
 	// when there are none; node is empty for discovery. A nil Auth asks nobody.

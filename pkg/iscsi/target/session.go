@@ -2,6 +2,7 @@ package target
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -132,11 +133,15 @@ func (e env) admit(initiator, name string) iscsi.LoginStatus {
 	if t.lookup(name) == nil {
 		return iscsi.LoginNotFound
 	}
-	if err := t.cfg.Admit(e.ctx, initiator, name); err != nil {
-		t.cfg.Logf("iscsi target: initiator %s from %v: %v", initiator, e.c.nc.RemoteAddr(), err)
+	err := t.cfg.Admit(e.ctx, initiator, name)
+	if err == nil {
+		return iscsi.LoginSuccess
+	}
+	t.cfg.Logf("iscsi target: initiator %s from %v: %v", initiator, e.c.nc.RemoteAddr(), err)
+	if errors.Is(err, ErrNotAdmitted) {
 		return iscsi.LoginNotAuthorized
 	}
-	return iscsi.LoginSuccess
+	return iscsi.LoginUnavailable
 }
 
 func (e env) credentials(initiator, name string) *Auth { return e.c.t.cfg.Auth(initiator, name) }

@@ -55,8 +55,13 @@ import (
 	"github.com/cask-storage/cask/pkg/scsi"
 )
 
-// ErrClosed is returned by methods of a Target that was closed.
-var ErrClosed = errors.New("iscsi target is closed")
+var (
+	// ErrClosed is returned by methods of a Target that was closed.
+	ErrClosed = errors.New("iscsi target is closed")
+	// ErrNotAdmitted is what Config.Admit returns, wrapped, for an initiator
+	// that may not use the node.
+	ErrNotAdmitted = errors.New("initiator is not admitted")
+)
 
 // errRemoved ends the sessions of a node that was removed.
 var errRemoved = errors.New("the node was removed")
@@ -145,18 +150,23 @@ func (t *Target) SetAccess(name string, s scsi.AccessState) {
 }
 
 // Recheck asks Config.Admit again about every session, drops those no longer
-// admitted, and waits until what they submitted has completed. A nil return
-// says that no initiator refused by Admit is connected or will be, as long as
-// Admit's answers stay.
+// admitted, and waits until what they submitted has completed. A session about
+// which nobody knows stays, and is an error. A nil return says that no
+// initiator refused by Admit is connected or will be, as long as Admit's
+// answers stay.
 func (t *Target) Recheck(ctx context.Context) error {
 	var refused []*session
+	var unknown []error
 	for _, s := range t.sessionsOf(nil) {
-		if err := t.cfg.Admit(ctx, s.key.initiator, s.key.node); err != nil {
+		switch err := t.cfg.Admit(ctx, s.key.initiator, s.key.node); {
+		case errors.Is(err, ErrNotAdmitted):
 			s.conn.leave(fmt.Errorf("no longer admitted: %w", err))
 			refused = append(refused, s)
+		case err != nil:
+			unknown = append(unknown, fmt.Errorf("iscsi target: initiator %s stays connected, ask again: %w", s.key.initiator, err))
 		}
 	}
-	return dropAll(ctx, refused, nil)
+	return errors.Join(dropAll(ctx, refused, nil), errors.Join(unknown...))
 }
 
 // dropAll closes sessions and waits for them.

@@ -28,7 +28,8 @@ type Options struct {
 	// Keys are offered in the operational stage, instead of the defaults.
 	Keys iscsi.Text
 	// Security runs the security stage before, when it is set: it gets each
-	// answer, nil at first, and returns what to send next; nil ends it.
+	// answer, nil at first, and returns what to send next; nil ends it. What
+	// it returns for the last answer is not sent.
 	Security func(answer iscsi.Text) iscsi.Text
 	Timeout  time.Duration // of each read; 0 is 10 s
 }
@@ -121,6 +122,7 @@ func (s *Session) login(o Options, first iscsi.Text) error {
 			}
 			answer, first = a, nil
 			if transit {
+				o.Security(answer)
 				break
 			}
 		}

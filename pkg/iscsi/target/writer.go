@@ -76,6 +76,12 @@ func (c *conn) stop() {
 }
 
 func (w *writer) send(cmds []*command, u urgent) error {
+	for _, r := range u.rejects {
+		w.reject(r)
+		if err := w.makeRoom(); err != nil {
+			return err
+		}
+	}
 	for _, cmd := range cmds {
 		if cmd.r2t {
 			w.askFor(cmd)
@@ -90,8 +96,8 @@ func (w *writer) send(cmds []*command, u urgent) error {
 			return err
 		}
 	}
-	if u.any() {
-		w.sendUrgent(u)
+	if err := w.sendUrgent(u); err != nil {
+		return err
 	}
 	return w.flush()
 }
@@ -285,27 +291,39 @@ func (w *writer) dataIn(cmd *command, in []byte) (*iscsi.Header, error) {
 	}
 }
 
-// sendUrgent adds a ping, rejects and a farewell.
-func (w *writer) sendUrgent(u urgent) {
+// reject adds a Reject, with the header it is about.
+func (w *writer) reject(r *iscsi.Error) {
+	w.look()
+	h := w.status(iscsi.OpReject, iscsi.NoTag)
+	h[2] = byte(r.Reason)
+	w.batch.End(r.Header[:])
+}
+
+// look refreshes the window.
+func (w *writer) look() {
 	w.c.mu.Lock()
 	w.windowLocked()
 	w.c.mu.Unlock()
-	for _, r := range u.rejects {
-		h := w.status(iscsi.OpReject, iscsi.NoTag)
-		h[2] = byte(r.Reason)
-		w.batch.End(r.Header[:])
-	}
+}
+
+// sendUrgent adds a ping and a farewell.
+func (w *writer) sendUrgent(u urgent) error {
+	w.look()
 	if u.ping {
 		h := w.header(iscsi.OpNopIn)
 		h.SetITT(iscsi.NoTag)
 		h.SetUint32(iscsi.AtTTT, pingTag)
 		w.batch.End(nil)
+		if err := w.makeRoom(); err != nil {
+			return err
+		}
 	}
 	if u.bye != 0 {
 		h := w.status(iscsi.OpAsync, iscsi.NoTag)
 		h[iscsi.AtAsyncEvent] = byte(u.bye)
 		w.batch.End(nil)
 	}
+	return nil
 }
 
 // pingTag is the target transfer tag of our pings; one is outstanding at most.

@@ -23,7 +23,7 @@ type Device struct {
 	geo block.Geometry
 }
 
-// Start begins to run the session and returns its unit 0 as a Device. Its
+// Start begins to run the session and returns its unit Options.LUN as a Device. Its
 // Close ends the session.
 func (s *Session) Start() (*Device, error) {
 	d := &Device{s: s}
@@ -40,15 +40,23 @@ func (d *Device) probe() error {
 	for range 3 {
 		c := scsi.CDB{byte(scsi.ServiceIn16), scsi.SAReadCapacity16}
 		c[13] = scsi.Capacity16Size
-		if err := s.Send(Command{CDB: c[:], Flags: iscsi.FlagFinal | iscsi.FlagRead, EDTL: scsi.Capacity16Size, ITT: 1}); err != nil {
+		if err := s.Send(Command{CDB: c[:], LUN: s.lun, Flags: iscsi.FlagFinal | iscsi.FlagRead, EDTL: scsi.Capacity16Size, ITT: 1}); err != nil {
 			return err
 		}
-		p, data, err := s.Recv()
+		var data []byte
+		p, in, err := s.Recv()
+		for err == nil && p.Opcode() == iscsi.OpDataIn {
+			data = append(data, in...)
+			if p.Flags()&iscsi.FlagStatus != 0 {
+				break
+			}
+			p, in, err = s.Recv()
+		}
 		if err != nil {
 			return err
 		}
 		s.maxSN = p.Uint32(iscsi.AtMaxCmdSN)
-		if p.Opcode() != iscsi.OpDataIn {
+		if scsi.Status(p.Header[3]) != scsi.Good {
 			continue
 		}
 		got, err := scsi.DecodeCapacity(data)
@@ -95,7 +103,7 @@ func (d *Device) Submit(r *block.Request) {
 		c[1] |= scsi.FlagFUA
 	}
 	c.SetRange(lba, blocks)
-	d.s.start(t, Command{CDB: c[:], Flags: flags, EDTL: edtl})
+	d.s.start(t, Command{CDB: c[:], LUN: d.s.lun, Flags: flags, EDTL: edtl})
 }
 
 // start sends a command, waiting for the window.

@@ -25,6 +25,7 @@ type Options struct {
 	Name string // of the initiator; empty is a default
 	ISID byte
 	TSIH uint16
+	LUN  byte // of the Device
 	// Keys are offered in the operational stage, instead of the defaults.
 	Keys iscsi.Text
 	// Security runs the security stage before, when it is set: it gets each
@@ -53,6 +54,7 @@ type Session struct {
 	FirstBurst, MaxBurst, Segment uint32 // Segment: what the target takes
 	Immediate, InitialR2T         bool
 	timeout                       time.Duration
+	lun                           byte
 
 	mu      sync.Mutex
 	maxSN   uint32
@@ -78,7 +80,7 @@ func Dial(o Options) (*Session, error) {
 
 // Login logs in on a connection.
 func Login(nc net.Conn, o Options) (*Session, error) {
-	s := &Session{Conn: nc, Batch: iscsi.NewBatch(), CmdSN: 1, timeout: o.Timeout,
+	s := &Session{Conn: nc, Batch: iscsi.NewBatch(), CmdSN: 1, timeout: o.Timeout, lun: o.LUN,
 		Reader:     iscsi.NewReader(nc, iscsi.Options{Role: iscsi.Initiator, MaxData: 1 << 20, Buffer: 64 << 10}),
 		FirstBurst: 65536, MaxBurst: 262144, Segment: 8192, Immediate: true, InitialR2T: true,
 		tags: map[uint32]*task{}, ended: make(chan struct{})}
@@ -95,6 +97,9 @@ func Login(nc net.Conn, o Options) (*Session, error) {
 		first.Add("SessionType", "Discovery")
 	} else {
 		first.Add("TargetName", o.Node)
+		if _, given := o.Keys.Get("SessionType"); !given {
+			first.Add("SessionType", "Normal")
+		}
 	}
 	if err := s.login(o, first); err != nil {
 		return nil, err
@@ -145,7 +150,7 @@ func (s *Session) loginStep(o Options, text iscsi.Text, stages byte) (iscsi.Text
 	h := s.Batch.Begin(iscsi.OpLogin)
 	h[0] |= iscsi.FlagImmediate
 	h[1] = iscsi.FlagTransit | stages
-	h[13] = o.ISID
+	h[8], h[13] = 0x80, o.ISID // a random ISID, as RFC 7143 11.12.5 calls it
 	h.SetUint16(14, o.TSIH)
 	h.SetITT(1)
 	h.SetUint32(iscsi.AtCmdSN, s.CmdSN)

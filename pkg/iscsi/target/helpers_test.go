@@ -167,6 +167,9 @@ var keysByName = map[string]iscsi.Text{
 // package block, over each way data can go.
 func TestDevice(t *testing.T) {
 	for name, keys := range keysByName {
+		if testing.Short() && name != "digests" {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			blocktest.Run(t, func(t *testing.T) block.Device {
 				r := newRig(t, target.Config{Logf: t.Logf}, blocktest.Options{Workers: 2})

@@ -35,7 +35,7 @@ type command struct {
 	state   state
 	counted bool // in the CmdSN window
 	aborted bool
-	filling bool // the reader is putting data into it
+	held    bool // the reader or the writer works on it: who aborts it must not free it
 	room    int  // counted in conn.bytes
 	waiters []*waiter
 
@@ -158,7 +158,7 @@ func (c *conn) take(p *iscsi.PDU) (*command, error) {
 	if cmd == nil {
 		return nil, p.Fault(iscsi.ReasonNoResources, "more than %d immediate requests are outstanding", immediates)
 	}
-	cmd.state, cmd.counted, cmd.aborted = receiving, counted, false
+	cmd.state, cmd.counted, cmd.aborted, cmd.held = receiving, counted, false, true
 	c.byITT[p.ITT()] = cmd
 	cmd.begin(p)
 	return cmd, nil
@@ -199,19 +199,26 @@ func (c *conn) recycleLocked(cmd *command) {
 	c.bytes -= cmd.room
 	cmd.room = 0
 	cmd.text = nil
-	cmd.state = idle
+	cmd.state, cmd.held = idle, false
 	cmd.gen++
 	c.free = append(c.free, cmd)
+}
+
+// keepLocked ends the hold on a command. It frees one that is not to go on, and
+// then returns false.
+func (c *conn) keepLocked(cmd *command) bool {
+	cmd.held = false
+	if cmd.aborted || c.closing {
+		c.recycleLocked(cmd)
+		return false
+	}
+	return true
 }
 
 // complete queues a command for the writer.
 func (c *conn) complete(cmd *command) {
 	c.mu.Lock()
-	switch {
-	case cmd.aborted && cmd.filling: // the reader frees it
-	case cmd.aborted || c.closing:
-		c.recycleLocked(cmd)
-	default:
+	if c.keepLocked(cmd) {
 		cmd.state = answering
 		c.out = append(c.out, cmd)
 	}
@@ -242,19 +249,21 @@ func (cmd *command) taskDone(t *lun.Task) {
 	c.submitted.Done()
 }
 
-// room reserves memory for the command's data; if there is none, the writer
-// starts the command when there is.
+// reserve takes room for the command's data. It returns false when there is
+// none: the writer starts the command when there is.
 func (c *conn) reserve(cmd *command, n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.pending) > 0 || c.bytes+n > c.t.cfg.Limits.InflightBytes && c.bytes > 0 {
+	if len(c.pending) == 0 && (c.bytes+n <= c.t.cfg.Limits.InflightBytes || c.bytes == 0) {
+		cmd.room = n
+		c.bytes += n
+		return true
+	}
+	if c.keepLocked(cmd) {
 		cmd.room, cmd.state = n, waiting
 		c.pending = append(c.pending, cmd)
-		return false
 	}
-	cmd.room = n
-	c.bytes += n
-	return true
+	return false
 }
 
 // admitPending returns the next command of pending for which there is room
@@ -270,7 +279,7 @@ func (c *conn) admitPending() *command {
 		return nil
 	}
 	c.bytes += cmd.room
-	cmd.state = receiving
+	cmd.state, cmd.held = receiving, true
 	c.pending[0] = nil
 	c.pending = c.pending[1:]
 	return cmd

@@ -34,9 +34,18 @@ func (c *conn) onCommand(p *iscsi.PDU) error {
 		return err
 	}
 	if cmd.unsol {
+		c.letGo(cmd)
 		return nil
 	}
-	return c.unsolicitedEnd(cmd)
+	c.unsolicitedEnd(cmd)
+	return nil
+}
+
+// letGo ends the reader's hold on a command that waits for more data.
+func (c *conn) letGo(cmd *command) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keepLocked(cmd)
 }
 
 func attribute(flags uint8) lun.Attribute {
@@ -110,13 +119,14 @@ func (c *conn) immediateData(p *iscsi.PDU, cmd *command) error {
 }
 
 // unsolicitedEnd goes on when all data that comes by itself is here.
-func (c *conn) unsolicitedEnd(cmd *command) error {
+func (c *conn) unsolicitedEnd(cmd *command) {
 	switch {
 	case cmd.swallow:
 		c.complete(cmd)
-		return nil
+		return
 	case cmd.damage:
-		return c.arrived(cmd)
+		c.arrived(cmd)
+		return
 	}
 	first := 0
 	if b := cmd.bufs[0]; b != nil {
@@ -127,7 +137,6 @@ func (c *conn) unsolicitedEnd(cmd *command) error {
 	if room <= 0 || c.reserve(cmd, room) {
 		c.start(cmd)
 	}
-	return nil
 }
 
 // start asks for the data that is missing, or runs the command. It is called
@@ -146,11 +155,7 @@ func (c *conn) ask(cmd *command) {
 	cmd.burst = cmd.got + min(c.params.maxBurst, cmd.need.Out-cmd.got)
 	cmd.dataSN = 0
 	c.mu.Lock()
-	if cmd.aborted || c.closing {
-		if !cmd.filling {
-			c.recycleLocked(cmd)
-		}
-	} else {
+	if c.keepLocked(cmd) {
 		cmd.r2t, cmd.state = true, receiving
 		c.out = append(c.out, cmd)
 	}
@@ -161,28 +166,26 @@ func (c *conn) ask(cmd *command) {
 // run hands the command to its task.
 func (c *conn) run(cmd *command) {
 	c.mu.Lock()
-	if cmd.aborted || c.closing {
-		if !cmd.filling {
-			c.recycleLocked(cmd)
-		}
-		c.mu.Unlock()
+	ok := c.keepLocked(cmd)
+	if ok {
+		cmd.state = running
+	}
+	c.mu.Unlock()
+	if !ok {
 		return
 	}
-	cmd.state = running
-	c.mu.Unlock()
 	c.submitted.Add(1)
 	cmd.task.Run(cmd.data())
 }
 
 // arrived runs a command whose data is complete.
-func (c *conn) arrived(cmd *command) error {
+func (c *conn) arrived(cmd *command) {
 	if cmd.damage {
 		cmd.task.BadData()
 		c.complete(cmd)
-		return nil
+		return
 	}
 	c.run(cmd)
-	return nil
 }
 
 // onData takes the data of a Data-Out into its command's buffer. Data of a
@@ -192,18 +195,11 @@ func (c *conn) onData(p *iscsi.PDU) error {
 	if cmd == nil {
 		return nil
 	}
-	err := c.takeData(p, cmd)
-	c.mu.Lock()
-	cmd.filling = false
-	aborted := cmd.aborted && cmd.state == receiving
-	if aborted {
-		c.recycleLocked(cmd)
-	}
-	c.mu.Unlock()
-	if err != nil || aborted {
+	if err := c.takeData(p, cmd); err != nil {
 		return err
 	}
-	return c.sequenceEnd(p, cmd)
+	c.sequenceEnd(p, cmd)
+	return nil
 }
 
 // expecting finds the command a Data-Out belongs to.
@@ -217,7 +213,7 @@ func (c *conn) expecting(p *iscsi.PDU) *command {
 	if ttt := p.Uint32(iscsi.AtTTT); cmd.unsol != (ttt == iscsi.NoTag) || !cmd.unsol && (ttt != cmd.tag() || cmd.r2t) {
 		return nil
 	}
-	cmd.filling = true
+	cmd.held = true
 	return cmd
 }
 
@@ -271,18 +267,18 @@ func (c *conn) damaged(p *iscsi.PDU, cmd *command) {
 }
 
 // sequenceEnd goes on when a sequence of Data-Out is complete.
-func (c *conn) sequenceEnd(p *iscsi.PDU, cmd *command) error {
+func (c *conn) sequenceEnd(p *iscsi.PDU, cmd *command) {
 	switch {
 	case !p.Final():
-		return nil
+		c.letGo(cmd)
 	case cmd.unsol:
 		c.mu.Lock()
 		cmd.unsol = false
 		c.mu.Unlock()
-		return c.unsolicitedEnd(cmd)
+		c.unsolicitedEnd(cmd)
 	case cmd.got < cmd.need.Out && !cmd.damage:
 		c.ask(cmd)
-		return nil
+	default:
+		c.arrived(cmd)
 	}
-	return c.arrived(cmd)
 }

@@ -20,7 +20,7 @@ func (c *conn) abortLocked(cmd *command, w *waiter) bool {
 			c.out = slices.Delete(c.out, i, i+1)
 			asking = false
 		}
-		if !cmd.filling && !asking {
+		if !cmd.held && !asking {
 			c.recycleLocked(cmd)
 		}
 	case waiting:

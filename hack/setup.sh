@@ -13,7 +13,9 @@ BUILD=(gcc libc6-dev make git libzfslinux-dev libzpool5linux libtirpc-dev libjem
 CLUSTER=(containerd runc containernetworking-plugins nftables iptables conntrack iproute2 util-linux procps openssl)
 IMAGES=(buildah mmdebstrap)
 JUDGES=(zfsutils-linux e2fsprogs xfsprogs fio fuse3 jq)
-PACKAGES=("${BUILD[@]}" "${CLUSTER[@]}" "${IMAGES[@]}" "${JUDGES[@]}")
+# Initiators and a decoder that judge the iSCSI target.
+ISCSI=(libiscsi-bin qemu-utils qemu-block-extra tshark)
+PACKAGES=("${BUILD[@]}" "${CLUSTER[@]}" "${IMAGES[@]}" "${JUDGES[@]}" "${ISCSI[@]}")
 
 missing_packages() {
   comm -23 <(printf '%s\n' "${PACKAGES[@]}" | sort) \

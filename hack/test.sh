@@ -52,8 +52,8 @@ with_engine() {
 }
 
 # RACES are the packages with much concurrency and no cluster.
-RACES=(./pkg/attach/... ./pkg/ioc/... ./pkg/nvme/... ./pkg/replica/... ./pkg/replication/... ./pkg/store/memstore
-  ./pkg/target/... ./pkg/volume ./csi/... ./controllers/...)
+RACES=(./pkg/attach/... ./pkg/ioc/... ./pkg/iscsi/... ./pkg/nvme/... ./pkg/replica/... ./pkg/replication/... ./pkg/scsi/...
+  ./pkg/store/memstore ./pkg/target/... ./pkg/volume ./csi/... ./controllers/...)
 
 unit() {
   local engine
@@ -65,6 +65,7 @@ unit() {
   stage "unit tests" tests unit ./...
   stage "without cgo" tests_without_cgo nocgo "${engine[@]}"
   stage "data races" tests race -race -short "${RACES[@]}"
+  stage "iSCSI conformance" tests iscsi -tags conformance -count 1 -timeout 5m ./test/conformance/iscsi
   stage simulator tests simulator -run TestSimulation -count 1 ./pkg/volume/volumetest -seeds 500
   stage "attack on real processes" tests attack -run TestAttack -count 1 ./test/attack -rounds 10 -logs "$OUT/attack"
 }

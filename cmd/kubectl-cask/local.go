@@ -47,6 +47,7 @@ func localUp(dir *string) *cobra.Command {
 	f.StringVar((*string)(&spec.Consistency), "consistency", string(quorum.Quorum), "quorum or all")
 	f.StringVar(&spec.Durability, "durability", "flush", "flush or always")
 	f.StringVar(&spec.Compression, "compression", "lz4", "lz4 or off")
+	f.StringVar(&spec.Frontend, "frontend", "nvme", "what hosts speak: nvme (NVMe/TCP) or iscsi")
 	f.BoolVar(&asJSON, "json", false, "print the state as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		q, err := resource.ParseQuantity(size)
@@ -77,13 +78,20 @@ func printState(c *cobra.Command, st local.State, asJSON bool) error {
 		return e.Encode(st)
 	}
 	fmt.Fprintf(out, "volume    %s, %d bytes, in %s\n", st.Name, st.Size, st.Dir)
-	fmt.Fprintf(out, "NVMe/TCP  %s  %s  namespace %d\n", st.NVMe.Addr, st.NVMe.NQN, st.NVMe.NSID)
+	if st.NVMe.Addr != "" {
+		fmt.Fprintf(out, "NVMe/TCP  %s  %s  namespace %d\n", st.NVMe.Addr, st.NVMe.NQN, st.NVMe.NSID)
+	} else {
+		fmt.Fprintf(out, "iSCSI     iscsi://%s/%s/%d\n", st.ISCSI.Portal, st.ISCSI.Node, st.ISCSI.LUN)
+	}
 	fmt.Fprintf(out, "metrics   %s\n", st.Metrics)
 	fmt.Fprintf(out, "processes target %d, replicas %v\n", st.PIDs.Target, st.PIDs.Replicas)
 	if st.Device != "" {
 		fmt.Fprintf(out, "device    %s\n", st.Device)
 	}
-	_, err := fmt.Fprintf(out, "next      cask local attach --dir %s   (a block device)\n          cask local down --dir %s     (stop; the data stays)\n", st.Dir, st.Dir)
+	if st.NVMe.Addr != "" {
+		fmt.Fprintf(out, "next      cask local attach --dir %s   (a block device)\n", st.Dir)
+	}
+	_, err := fmt.Fprintf(out, "stop      cask local down --dir %s     (the data stays)\n", st.Dir)
 	return err
 }
 

@@ -1,5 +1,5 @@
 // Command cask-target serves one volume: it orders its operations, replicates
-// them and speaks NVMe/TCP.
+// them and speaks NVMe/TCP or iSCSI.
 package main
 
 import (
@@ -23,6 +23,7 @@ type options struct {
 	durability        string
 	size              uint64
 	replicas          map[quorum.ReplicaID]string
+	frontend          string
 	listen, health    string
 }
 
@@ -41,7 +42,8 @@ func parse() options {
 		o.replicas[quorum.ReplicaID(id)] = addr
 		return nil
 	})
-	flag.StringVar(&o.listen, "listen", ":4420", "address of NVMe/TCP")
+	flag.StringVar(&o.frontend, "frontend", "nvme", "what hosts speak: nvme (NVMe/TCP) or iscsi")
+	flag.StringVar(&o.listen, "listen", "", "address of the frontend (default :4420 for nvme, :3260 for iscsi)")
 	flag.StringVar(&o.health, "health", "", "address of /healthz, /readyz and /metrics; none when empty")
 	flag.Parse()
 	if o.volume == "" || o.authority == "" || o.size == 0 || len(o.replicas) == 0 {

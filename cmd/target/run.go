@@ -13,11 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/cask-storage/cask/authority/kube"
-	"github.com/cask-storage/cask/pkg/nvme"
-	nvmetarget "github.com/cask-storage/cask/pkg/nvme/target"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/target"
 	"github.com/cask-storage/cask/pkg/volume"
@@ -60,7 +55,7 @@ func run(ctx context.Context, o options) error {
 		},
 		Addresses: o.replicas, Authority: out.authority, Reporter: out.reporter, Logf: log.Printf,
 	})
-	front, l, err := o.frontend(t, out.access)
+	front, l, err := o.listenFrontend(t, out.access)
 	if err != nil {
 		return err
 	}
@@ -76,46 +71,10 @@ func instance() string {
 	return host + "/" + strings.ToLower(rand.Text()[:8])
 }
 
-func (o options) frontend(t *target.Target, a access) (*nvmetarget.Target, net.Listener, error) {
-	cfg := nvmetarget.Config{Logf: log.Printf}
-	if a != nil {
-		cfg.Admit = admitter(a)
-	}
-	front, err := nvmetarget.New(cfg)
-	if err != nil {
-		return nil, nil, err
-	}
-	err = front.AddSubsystem(nvmetarget.Subsystem{
-		NQN: volume.SubsystemNQN(o.volume),
-		Namespaces: []nvmetarget.Namespace{{ID: volume.NSID, Device: t.Device(),
-			UUID: nvme.UUID(uuid.NewSHA1(uuid.NameSpaceURL, []byte(volume.SubsystemNQN(o.volume))))}},
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	l, err := net.Listen("tcp", o.listen)
-	if err != nil {
-		return nil, nil, fmt.Errorf("listen for NVMe/TCP hosts: %w", err)
-	}
-	return front, l, nil
-}
-
-// admitter tells the frontend which of the cluster's answers are refusals: the
-// others, such as an API server that is away, are a reason to ask again.
-func admitter(a target.Access) func(context.Context, string) error {
-	return func(ctx context.Context, hostNQN string) error {
-		err := a.Admit(ctx, hostNQN)
-		if errors.Is(err, kube.ErrNotAdmitted) {
-			return fmt.Errorf("%w: %w", nvmetarget.ErrNotAdmitted, err)
-		}
-		return err
-	}
-}
-
 // parts are what serve runs.
 type parts struct {
 	target *target.Target
-	front  *nvmetarget.Target
+	front  frontend
 	l      net.Listener
 	access access
 }

@@ -20,8 +20,12 @@ import (
 // Attach gives the volume in o.Dir a block device, from a process that o.Exe
 // and o.Args start, and returns the device's path.
 func Attach(ctx context.Context, o Options) (string, error) {
-	if _, err := ReadState(o.Dir); err != nil {
+	st, err := ReadState(o.Dir)
+	if err != nil {
 		return "", err
+	}
+	if st.NVMe.Addr == "" {
+		return "", fmt.Errorf("volume in %s speaks iSCSI, which attach does not: use an iSCSI initiator at %s, or a volume with --frontend nvme", o.Dir, st.ISCSI.Portal)
 	}
 	if a, err := readAttach(o.Dir); err == nil && runs(a.PID, o.Dir) {
 		return a.Device, nil

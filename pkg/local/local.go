@@ -18,6 +18,7 @@
 package local
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type Spec struct {
 	Consistency quorum.Level `json:"consistency"`
 	Durability  string       `json:"durability"`
 	Compression string       `json:"compression"`
+	Frontend    string       `json:"frontend,omitempty"` // nvme or iscsi; empty is nvme
 	// Ports of the target, its probes and the replicas, chosen once so that
 	// hosts find the volume again.
 	Ports []int `json:"ports,omitempty"`
@@ -48,6 +50,13 @@ type NVMe struct {
 	Addr string `json:"addr"`
 	NQN  string `json:"nqn"`
 	NSID int    `json:"nsid"`
+}
+
+// ISCSI is where an initiator finds the volume.
+type ISCSI struct {
+	Portal string `json:"portal"`
+	Node   string `json:"node"`
+	LUN    int    `json:"lun"`
 }
 
 // PIDs are the processes; 0 for one that is being restarted.
@@ -62,7 +71,8 @@ type State struct {
 	Name    string `json:"name"`
 	Dir     string `json:"dir"`
 	Size    uint64 `json:"size"`
-	NVMe    NVMe   `json:"nvme"`
+	NVMe    NVMe   `json:"nvme,omitzero"`  // one of the two,
+	ISCSI   ISCSI  `json:"iscsi,omitzero"` // as Spec.Frontend says
 	Metrics string `json:"metrics"`
 	Device  string `json:"device,omitempty"`
 	PIDs    PIDs   `json:"pids"`
@@ -75,10 +85,12 @@ var ErrNotRunning = errors.New("volume is not running")
 
 func (s Spec) addr(port int) string { return fmt.Sprintf("%s:%d", host, s.Ports[port]) }
 
-// nvme, probes and replica are the addresses of the processes.
-func (s Spec) nvme() string         { return s.addr(0) }
+// hosts, probes and replica are the addresses of the processes.
+func (s Spec) hosts() string        { return s.addr(0) }
 func (s Spec) probes() string       { return s.addr(1) }
 func (s Spec) replica(i int) string { return s.addr(2 + i) }
+
+func (s Spec) frontend() string { return cmp.Or(s.Frontend, "nvme") }
 
 // check says what is wrong with what the user asked for.
 func (s Spec) check() error {
@@ -93,6 +105,9 @@ func (s Spec) check() error {
 	case s.Compression != "lz4" && s.Compression != "off":
 		return fmt.Errorf("compression %q: give lz4 or off", s.Compression)
 	}
+	if f := s.frontend(); f != "nvme" && f != "iscsi" {
+		return fmt.Errorf("frontend %q: give nvme or iscsi", f)
+	}
 	_, err := quorum.New(s.Consistency, []quorum.ReplicaID{"r0"})
 	return err
 }
@@ -105,8 +120,8 @@ func open(dir string, asked Spec) (Spec, error) {
 	if err == nil {
 		asked.Ports, asked.Name = s.Ports, s.Name
 		if asked.Size != 0 && !equal(asked, s) {
-			return s, fmt.Errorf("%s holds a volume of other settings (%d bytes, %d replicas, %s, %s, %s); give the same, or another --dir",
-				dir, s.Size, s.Replicas, s.Consistency, s.Durability, s.Compression)
+			return s, fmt.Errorf("%s holds a volume of other settings (%d bytes, %d replicas, %s, %s, %s, %s); give the same, or another --dir",
+				dir, s.Size, s.Replicas, s.Consistency, s.Durability, s.Compression, s.frontend())
 		}
 		return s, nil
 	}
@@ -124,7 +139,7 @@ func open(dir string, asked Spec) (Spec, error) {
 
 func equal(a, b Spec) bool {
 	return a.Size == b.Size && a.Replicas == b.Replicas && a.Consistency == b.Consistency &&
-		a.Durability == b.Durability && a.Compression == b.Compression
+		a.Durability == b.Durability && a.Compression == b.Compression && a.frontend() == b.frontend()
 }
 
 // create lays out dir; volume.json comes last.

@@ -52,9 +52,13 @@ func Supervise(ctx context.Context, dir, bin string) error {
 	}
 	s := &supervisor{dir: dir, bin: bin, spec: spec, state: State{
 		Name: spec.Name, Dir: dir, Size: spec.Size, Metrics: "http://" + spec.probes() + "/metrics",
-		NVMe: NVMe{Addr: spec.nvme(), NQN: volume.SubsystemNQN(spec.Name), NSID: volume.NSID},
 		PIDs: PIDs{Supervisor: os.Getpid(), Replicas: make([]int, spec.Replicas)},
 	}}
+	if spec.frontend() == "iscsi" {
+		s.state.ISCSI = ISCSI{Portal: spec.hosts(), Node: volume.NodeName(spec.Name)}
+	} else {
+		s.state.NVMe = NVMe{Addr: spec.hosts(), NQN: volume.SubsystemNQN(spec.Name), NSID: volume.NSID}
+	}
 	replicas, stopReplicas := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReplicas()
 	var front, back sync.WaitGroup
@@ -99,7 +103,7 @@ func (s *supervisor) target() child {
 	args := []string{filepath.Join(s.bin, "cask-target"), "--volume=" + s.spec.Name,
 		"--authority=file:" + filepath.Join(s.dir, "record.json"), "--level=" + string(s.spec.Consistency),
 		"--durability=" + s.spec.Durability, "--size=" + strconv.FormatUint(s.spec.Size, 10),
-		"--listen=" + s.spec.nvme(), "--health=" + s.spec.probes()}
+		"--frontend=" + s.spec.frontend(), "--listen=" + s.spec.hosts(), "--health=" + s.spec.probes()}
 	for i := range s.spec.Replicas {
 		args = append(args, "--replica="+replicaID(i)+"="+s.spec.replica(i))
 	}

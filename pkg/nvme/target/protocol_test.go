@@ -110,15 +110,16 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// TestConnectionLimit: beyond it, connections are closed at once, and there is
-// room again when one ends.
+// TestConnectionLimit: beyond it the oldest connection that is no queue yet gives
+// way; queues do not, and there is room again when one ends.
 func TestConnectionLimit(t *testing.T) {
 	mem := blocktest.NewMemory(blocktest.Options{})
 	defer mem.Close()
 	_, addr := serve(t, mem, target.Config{Limits: target.Limits{Connections: 2}})
-	a, b := dial(t, addr), dial(t, addr)
-	a.init(tcp.IC{})
-	b.init(tcp.IC{})
+	idle := dial(t, addr)
+	idle.init(tcp.IC{})
+	a, _ := queue(t, addr, 8, tcp.IC{})
+	idle.expectEnd()
 	dial(t, addr).expectEnd()
 	_ = a.nc.Close()
 	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
@@ -292,7 +293,7 @@ func TestIOStatus(t *testing.T) {
 		data int
 		want nvme.Status
 	}{
-		"opcode":             {io1(0x05, 0, 1), 0, nvme.InvalidOpcode},
+		"opcode":             {io1(0x04, 0, 1), 0, nvme.InvalidOpcode},
 		"namespace":          {change(io1(nvme.OpRead, 0, 1), func(c *nvme.Command) { c.SetNSID(2) }), 0, nvme.InvalidNamespace},
 		"flush of all":       {change(io1(nvme.OpFlush, 0, 0), func(c *nvme.Command) { c.SetNSID(nvme.NSIDAll) }), 0, nvme.InvalidNamespace},
 		"range":              {io1(nvme.OpRead, last, 1), 0, nvme.LBAOutOfRange},

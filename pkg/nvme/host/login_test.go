@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,8 +25,12 @@ func TestLogin(t *testing.T) {
 	mem := blocktest.NewMemory(blocktest.Options{})
 	defer mem.Close()
 	unknown := errors.New("the secret is not to be had now")
-	want := func() (dhchap.Secrets, error) { return dhchap.Secrets{Host: hostSecret, Controller: ctrlSecret}, nil }
-	r := newRig(t, mem, target.Config{Authenticate: func(context.Context, string) (dhchap.Secrets, error) { return want() }})
+	type answer = func() (dhchap.Secrets, error)
+	var want atomic.Value
+	want.Store(answer(func() (dhchap.Secrets, error) {
+		return dhchap.Secrets{Host: hostSecret, Controller: ctrlSecret}, nil
+	}))
+	r := newRig(t, mem, target.Config{Authenticate: func(context.Context, string) (dhchap.Secrets, error) { return want.Load().(answer)() }})
 	cfg := r.config()
 	cfg.Queues, cfg.Secrets = 2, dhchap.Secrets{Host: hostSecret, Controller: ctrlSecret}
 	d := attach(t, cfg)
@@ -49,18 +54,20 @@ func TestLogin(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	calls := 0
-	want = func() (dhchap.Secrets, error) {
-		if calls++; calls < 3 {
+	var calls atomic.Int32
+	want.Store(answer(func() (dhchap.Secrets, error) {
+		if calls.Add(1) < 3 {
 			return dhchap.Secrets{}, unknown
 		}
 		return dhchap.Secrets{}, nil // this host need not
-	}
+	}))
 	cfg.Secrets = dhchap.Secrets{Host: hostSecret}
 	if err := blocktest.Flush(attach(t, cfg)); err != nil {
 		t.Error(err)
 	}
-	want = func() (dhchap.Secrets, error) { return dhchap.Secrets{}, fmt.Errorf("no such host: %w", target.ErrNotAdmitted) }
+	want.Store(answer(func() (dhchap.Secrets, error) {
+		return dhchap.Secrets{}, fmt.Errorf("no such host: %w", target.ErrNotAdmitted)
+	}))
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := host.Attach(ctx, cfg); !host.NotAdmitted(err) {

@@ -109,9 +109,6 @@ func (c *conn) connectAdmin(cmd *command, sub *subsystem, d nvme.ConnectData) er
 		ctrl.kill(err)
 		return err
 	}
-	if !sub.isDiscovery {
-		c.t.cfg.Logf("nvme target: host %s connected from %v: association %d with %s", ctrl.hostNQN, c.nc.RemoteAddr(), ctrl.id, sub.NQN)
-	}
 	return nil
 }
 
@@ -222,6 +219,9 @@ func (c *conn) accept(cmd *command) error {
 // established says that the connection is a queue from now on.
 func (c *conn) established() error {
 	c.connected.Store(true)
+	if ctrl := c.ctrl; c.qid == 0 && !ctrl.sub.isDiscovery {
+		c.t.cfg.Logf("nvme target: host %s connected from %v: association %d with %s", ctrl.hostNQN, c.nc.RemoteAddr(), ctrl.id, ctrl.sub.NQN)
+	}
 	return c.nc.SetReadDeadline(time.Time{})
 }
 

@@ -42,6 +42,10 @@ func (ctrl *controller) classifyIO(cmd *command) nvme.Status {
 	switch op {
 	case nvme.OpDSM:
 		cmd.dir, cmd.length = fromHost, (sqe.DW(10)&0xff+1)*nvme.RangeSize
+		// Linux sends room for the most ranges, whatever their number.
+		if n := sqe.SGL().Len; n > cmd.length && n <= nvme.MaxRanges*nvme.RangeSize {
+			cmd.length = n
+		}
 	case nvme.OpCopy:
 		return cmd.classifyCopy()
 	case nvme.OpRead, nvme.OpWrite, nvme.OpCompare, nvme.OpVerify:
@@ -216,8 +220,9 @@ func (cmd *command) runDSM() {
 }
 
 func (cmd *command) unmapRanges() {
-	list := make([]block.Extent, 0, len(cmd.data())/nvme.RangeSize)
-	for b := cmd.data(); len(b) > 0; b = b[nvme.RangeSize:] {
+	n := int(cmd.sqe.DW(10)&0xff + 1)
+	list := make([]block.Extent, 0, n)
+	for b := cmd.data()[:n*nvme.RangeSize]; len(b) > 0; b = b[nvme.RangeSize:] {
 		r, err := nvme.DecodeRange(b)
 		if err != nil {
 			break // the length was checked: a multiple of RangeSize

@@ -1,6 +1,7 @@
 package target_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -350,10 +351,19 @@ func TestVerbs(t *testing.T) {
 	w.ok(cqe)
 	cqe, _ = w.do(dsm, ranges(1<<40))
 	w.fails(cqe, nvme.LBAOutOfRange)
+	// Linux gives memory for 256 ranges whatever their number.
+	linux := dsm
+	linux.SetDW(10, 0)
+	linux.SetSGL(nvme.SGL{Type: nvme.SGLInCapsule, Len: 4096})
+	cqe, _ = w.do(linux, append(nvme.Range{SLBA: 8, Blocks: 8}.Append(nil), bytes.Repeat([]byte{0xff}, 4096-16)...))
+	w.ok(cqe)
+	linux.SetSGL(nvme.SGL{Type: nvme.SGLInCapsule, Len: 8192})
+	cqe, _ = w.do(linux, make([]byte, 8192))
+	w.fails(cqe, nvme.SGLLengthInvalid)
 	dsm.SetDW(11, 0) // hints only
 	cqe, _ = w.do(dsm, ranges(1<<40))
 	w.ok(cqe)
-	if c := mem.Counts(); c != (blocktest.Counts{Unmaps: 3, Zeroes: 1, FUA: 1}) {
+	if c := mem.Counts(); c != (blocktest.Counts{Unmaps: 4, Zeroes: 1, FUA: 1}) {
 		t.Errorf("counts %+v", c)
 	}
 }

@@ -3,6 +3,7 @@
 # needs. Idempotent, and done in a moment when nothing is missing.
 #   setup.sh           install what is missing (as root)
 #   setup.sh --check   only say what is missing
+#   setup.sh --vm      with what the VM and the judges in it need, too
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -13,6 +14,8 @@ BUILD=(gcc libc6-dev make git libzfslinux-dev libzpool5linux libtirpc-dev libjem
 CLUSTER=(containerd runc containernetworking-plugins nftables iptables conntrack iproute2 util-linux procps openssl)
 IMAGES=(buildah mmdebstrap)
 JUDGES=(zfsutils-linux e2fsprogs xfsprogs fio fuse3 jq)
+# A kernel with modules runs in qemu; busybox, kmod and cpio make its initramfs.
+VM=(qemu-system-x86 busybox-static kmod cpio xz-utils nvme-cli tshark tgt libiscsi-bin)
 PACKAGES=("${BUILD[@]}" "${CLUSTER[@]}" "${IMAGES[@]}" "${JUDGES[@]}")
 
 missing_packages() {
@@ -68,6 +71,7 @@ check_kernel() {
 main() {
   LOG=${TMPDIR:-/tmp}/cask-setup.log
   command -v dpkg-query >/dev/null || die "this is not Debian; install by hand the like of: ${PACKAGES[*]}"
+  [ "${1:-}" = --vm ] && PACKAGES+=("${VM[@]}")
   local missing
   mapfile -t missing < <(missing_packages)
   if [ ${#missing[@]} -gt 0 ]; then

@@ -167,9 +167,16 @@ func dissect(t *testing.T, file string, addrs ...string) {
 		if err != nil {
 			t.Fatalf("tshark: %v", err)
 		}
-		n := strings.Count(string(out), "\n")
-		if strings.Contains(filter, "malformed") && n > 0 {
-			t.Errorf("tshark objects:\n%.2000s", out)
+		n := 0
+		for line := range strings.Lines(string(out)) {
+			// tshark 4.0 reads an entry of the error log beyond its 64 bytes.
+			if strings.Contains(line, "Get Log Page Error Information") {
+				continue
+			}
+			n++
+			if strings.Contains(filter, "malformed") {
+				t.Errorf("tshark objects: %s", line)
+			}
 		}
 		return n
 	}

@@ -232,7 +232,9 @@ func FuzzConnection(f *testing.F) {
 		}
 		return out
 	}
-	io := func(op nvme.Opcode, fuse, cid byte) []byte { return []byte{byte(op), fuse, cid, 1, 0, 0, 0, 0, 0, 0, 0, 1 | 2 | 4} }
+	io := func(op nvme.Opcode, fuse, cid byte) []byte {
+		return []byte{byte(op), fuse, cid, 1, 0, 0, 0, 0, 0, 0, 0, 1 | 2 | 4}
+	}
 	f.Add(cat([]byte{0}, io(nvme.OpCompare, 1, 1), io(nvme.OpWrite, 2, 2), io(nvme.OpRead, 0, 3), io(nvme.OpCopy, 0, 4), io(nvme.OpDSM, 0, 5)))
 	f.Add(cat([]byte{3}, io(nvme.OpReservationRegister, 0, 1), io(nvme.OpReservationAcquire, 0, 2), io(nvme.OpWrite, 0, 3)))
 	f.Add(cat([]byte{32}, []byte{1, 0, 1, 1, 0, 0, 0, 0, 0, 7, 0, 1 | 4}, []byte{1, 255, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x40 | 1 | 4}))

@@ -603,3 +603,28 @@ func TestCloseWaits(t *testing.T) {
 		t.Errorf("AddSubsystem after Close: %v", err)
 	}
 }
+
+// TestPieces: the data that one R2T asked for may come in many PDUs.
+func TestPieces(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{})
+	defer mem.Close()
+	_, addr := serve(t, mem, target.Config{})
+	_, w := queue(t, addr, 8, tcp.IC{Digests: tcp.DataDigest})
+	w.command(io1(nvme.OpWrite, 0, 64), nil)
+	x := w.next().Transfer()
+	data := bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, 7, 8}, 4096)
+	for at := uint32(0); at < x.Len; at += 4096 {
+		var f tcp.Flags
+		if at+4096 == x.Len {
+			f = tcp.FlagLast
+		}
+		w.b.H2CData(tcp.Transfer{CCCID: x.CCCID, TTAG: x.TTAG, Offset: at, Len: 4096}, f, [][]byte{data[at:][:4096]})
+	}
+	w.flush()
+	cqe, _ := w.answer()
+	w.ok(cqe)
+	got := make([]byte, len(data))
+	if err := blocktest.Read(mem, 0, got); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("other data, %v", err)
+	}
+}

@@ -82,15 +82,15 @@ func (w *writer) send(cmds []*command) error {
 func (w *writer) answer(cmd *command) {
 	c := w.c
 	c.mu.Lock()
-	depth := uint16(c.depth)
+	depth, ctrl := uint16(c.depth), c.ctrl
 	c.busy--
 	c.mu.Unlock()
 	w.sqhead++
 	if w.sqhead >= depth {
 		w.sqhead = 0
 	}
-	if !cmd.status.OK() && c.ctrl != nil {
-		c.ctrl.noteError(cmd)
+	if !cmd.status.OK() && ctrl != nil {
+		ctrl.noteError(cmd)
 	}
 	if cmd.dir == toHost && cmd.buf != nil && cmd.status.OK() {
 		flags := tcp.FlagLast

@@ -79,6 +79,16 @@ bench: ## what volumes cost here: CPU per operation, IOPS, latencies (BENCH_TIME
 bench-compare: ## this tree beside another commit with benchstat (BASE=rev BENCH_ROUNDS=4 BENCH_ONLY=regexp)
 	@hack/bench.sh compare
 
+.PHONY: vm-nvme
+vm-nvme: ## Debian's kernel against the NVMe/TCP target, in a VM: three to ten minutes
+	@hack/setup.sh --vm
+	go test -tags conformance -run TestKernel -count 1 -timeout 20m -v ./test/conformance/nvme
+
+.PHONY: bench-nvme
+bench-nvme: ## the NVMe/TCP target beside tgtd, on memory: two minutes
+	@hack/setup.sh --vm
+	go test -tags conformance -run TestThroughput -count 1 -timeout 20m -v ./test/conformance/nvme
+
 .PHONY: demo
 demo: ## one volume from nothing to a killed node, on this machine (CLUSTER=existing: the current context)
 	@hack/demo.sh up

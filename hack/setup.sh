@@ -3,6 +3,7 @@
 # needs. Idempotent, and done in a moment when nothing is missing.
 #   setup.sh           install what is missing (as root)
 #   setup.sh --check   only say what is missing
+#   setup.sh --vm      with what the VM and the judges in it need, too
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -16,6 +17,8 @@ JUDGES=(zfsutils-linux e2fsprogs xfsprogs fio fuse3 jq)
 # Initiators and a decoder that judge the iSCSI target.
 ISCSI=(libiscsi-bin qemu-utils qemu-block-extra tshark)
 PACKAGES=("${BUILD[@]}" "${CLUSTER[@]}" "${IMAGES[@]}" "${JUDGES[@]}" "${ISCSI[@]}")
+# A kernel with modules runs in qemu; busybox, kmod and cpio make its initramfs.
+VM=(qemu-system-x86 busybox-static kmod cpio xz-utils nvme-cli tshark tgt libiscsi-bin)
 
 missing_packages() {
   comm -23 <(printf '%s\n' "${PACKAGES[@]}" | sort) \
@@ -70,6 +73,7 @@ check_kernel() {
 main() {
   LOG=${TMPDIR:-/tmp}/cask-setup.log
   command -v dpkg-query >/dev/null || die "this is not Debian; install by hand the like of: ${PACKAGES[*]}"
+  [ "${1:-}" = --vm ] && PACKAGES+=("${VM[@]}")
   local missing
   mapfile -t missing < <(missing_packages)
   if [ ${#missing[@]} -gt 0 ]; then

@@ -110,6 +110,10 @@ func (e ConnectInvalid) Encode() uint64 {
 	return v
 }
 
+// ConnectAuthRequired in the result of a Connect asks the host to authenticate
+// before it sends anything else on the queue.
+const ConnectAuthRequired = 1 << 17
+
 // ConnectData is the data of a Connect command, 1024 bytes:
 //
 //	  0  host identifier (16)

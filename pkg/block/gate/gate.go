@@ -12,7 +12,7 @@ import "sync"
 // Waiter is who wants to pass.
 type Waiter interface {
 	// Enter is called once when it is the waiter's turn, by the goroutine
-	// that left; it must not block, and must not leave within.
+	// that left; it must not block.
 	Enter()
 }
 

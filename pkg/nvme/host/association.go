@@ -179,7 +179,7 @@ func (a *association) connectQueue(ctx context.Context, q *qpair, id nvme.QID) (
 	case !s.OK():
 		return 0, &statusError{what: fmt.Sprintf("connect queue %d to %s", id, a.cfg.SubsystemNQN), status: s, result: result}
 	}
-	return nvme.CNTLID(result), nil
+	return nvme.CNTLID(result), a.login(ctx, q, result)
 }
 
 // enable sets CC.EN, waits for CSTS.RDY and returns the largest queue depth.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cask-storage/cask/pkg/nvme"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
 
 // Config of a Device. Zero fields that have a default get it.
@@ -25,9 +26,12 @@ type Config struct {
 	// ConnectTimeout bounds the wait for the answer to a Connect, which a
 	// target delays while commands of the last association finish. 12 s.
 	ConnectTimeout time.Duration
-	HeaderDigest   bool
-	DataDigest     bool
-	MaxTransfer    uint32 // largest read or write of the Device: 1 MiB; larger than MDTS is split
+	// Secrets authenticate the host when the target asks for it, and, with a
+	// Controller secret, the target, which must then have it.
+	Secrets      dhchap.Secrets
+	HeaderDigest bool
+	DataDigest   bool
+	MaxTransfer  uint32 // largest read or write of the Device: 1 MiB; larger than MDTS is split
 	// Dial opens a connection; nil is net.Dialer's.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Logf takes one line for each change of state; nil drops them.

@@ -51,13 +51,12 @@ func (ctrl *controller) runAdmin(cmd *command) {
 	case nvme.OpGetFeatures:
 		cmd.result, cmd.status = ctrl.getFeature(cmd)
 	case nvme.OpSetFeatures:
-		cmd.result, cmd.status = ctrl.setFeature(cmd.sqe.Feature())
+		cmd.result, cmd.status = ctrl.setFeature(cmd.sqe.Feature(), cmd.sqe.NSID())
 	case nvme.OpAsyncEvent:
 		ctrl.holdEvent(cmd)
 		return
 	case nvme.OpAbort:
-		// A limit of the command, not an error: nothing was aborted.
-		cmd.result = uint64(ctrl.abortEvent(cmd))
+		cmd.result = uint64(ctrl.abort(cmd))
 	case nvme.OpKeepAlive: // its arrival was noted
 	default:
 		cmd.fail(nvme.InvalidOpcode | nvme.DNR)
@@ -93,6 +92,8 @@ func (ctrl *controller) getFeature(cmd *command) (uint64, nvme.Status) {
 	case nvme.FeatHostID:
 		copy(cmd.data(), ctrl.hostID[:])
 		return 0, nvme.Success
+	case nvme.FeatReservationMask, nvme.FeatReservationPersist:
+		return ctrl.reservationFeatureLocked(f.FID, cmd.sqe.NSID())
 	}
 	return 0, nvme.InvalidField | nvme.DNR
 }
@@ -102,6 +103,10 @@ func (ctrl *controller) featureSupport(id nvme.FID) (uint64, nvme.Status) {
 	switch id {
 	case nvme.FeatNumberOfQueues, nvme.FeatAsyncEvents, nvme.FeatKeepAlive:
 		return 1 << 2, nvme.Success
+	case nvme.FeatReservationMask: // of each namespace, too
+		return 1<<2 | 1<<1, nvme.Success
+	case nvme.FeatReservationPersist: // by Reservation Register only
+		return 1 << 1, nvme.Success
 	case nvme.FeatArbitration, nvme.FeatPowerManagement, nvme.FeatTemperature, nvme.FeatHostID,
 		nvme.FeatErrorRecovery, nvme.FeatWriteAtomicity, nvme.FeatWriteCache:
 		return 0, nvme.Success
@@ -110,7 +115,10 @@ func (ctrl *controller) featureSupport(id nvme.FID) (uint64, nvme.Status) {
 }
 
 // setFeature changes a feature.
-func (ctrl *controller) setFeature(f nvme.FeatureParams) (uint64, nvme.Status) {
+func (ctrl *controller) setFeature(f nvme.FeatureParams, id nvme.NSID) (uint64, nvme.Status) {
+	if f.FID == nvme.FeatReservationMask && !f.Save {
+		return 0, ctrl.maskNotices(id, f.Value)
+	}
 	ctrl.mu.Lock()
 	defer ctrl.mu.Unlock()
 	if f.Save {
@@ -129,7 +137,7 @@ func (ctrl *controller) setFeature(f nvme.FeatureParams) (uint64, nvme.Status) {
 		ctrl.queueLimit = int(n)
 		return uint64(nvme.QueueCounts{Submission: n, Completion: n}.Encode()), nvme.Success
 	case nvme.FeatAsyncEvents:
-		ctrl.asyncConfig = f.Value & nvme.AsyncConfigNamespace
+		ctrl.asyncConfig = f.Value & ctrl.sub.asyncConfigs()
 		return 0, nvme.Success
 	case nvme.FeatKeepAlive:
 		ctrl.keepAlive = roundKeepAlive(f.Value)
@@ -143,23 +151,10 @@ func (ctrl *controller) setFeature(f nvme.FeatureParams) (uint64, nvme.Status) {
 	return 0, nvme.InvalidField | nvme.DNR
 }
 
-// holdEvent keeps an Asynchronous Event Request until there is an event.
-func (ctrl *controller) holdEvent(cmd *command) {
-	ctrl.mu.Lock()
-	defer ctrl.mu.Unlock()
-	switch {
-	case ctrl.dead:
-	case len(ctrl.aers) >= asyncEvents:
-		cmd.conn.complete(cmd.fail(nvme.AsyncLimitExceeded | nvme.DNR))
-	default:
-		ctrl.aers = append(ctrl.aers, cmd)
-		ctrl.sendEventLocked()
-	}
-}
-
-// abortEvent aborts a held event request; other commands are not aborted. It
-// returns the command's result: 0 is aborted, 1 is not.
-func (ctrl *controller) abortEvent(abort *command) uint32 {
+// abort aborts a held event request, or a command that waits for room; what is
+// in a device is not aborted. It returns the command's result: 0 is aborted, 1
+// is not.
+func (ctrl *controller) abort(abort *command) uint32 {
 	sqid, cid := nvme.QID(abort.sqe.DW(10)), nvme.CID(abort.sqe.DW(10)>>16)
 	ctrl.mu.Lock()
 	defer ctrl.mu.Unlock()
@@ -170,35 +165,43 @@ func (ctrl *controller) abortEvent(abort *command) uint32 {
 			return 0
 		}
 	}
+	if c := ctrl.conns[sqid]; c != nil && c.abortPending(cid) {
+		return 0
+	}
 	return 1
 }
 
-// namespaceChanged records a change and tells the host when it wants to know.
-func (ctrl *controller) namespaceChanged(id nvme.NSID) {
+// noticeBits are the reservation notices that can be masked.
+const noticeBits = 1<<nvme.RegistrationPreempted | 1<<nvme.ReservationReleased | 1<<nvme.ReservationPreempted
+
+// maskNotices sets which reservation notices of a namespace, or of all, the
+// host does not want.
+func (ctrl *controller) maskNotices(id nvme.NSID, mask uint32) nvme.Status {
+	if id != nvme.NSIDAll && ctrl.sub.namespace(id) == nil {
+		return nvme.InvalidNamespace | nvme.DNR
+	}
 	ctrl.mu.Lock()
 	defer ctrl.mu.Unlock()
-	if ctrl.dead {
-		return
+	if ctrl.noticeMask == nil {
+		ctrl.noticeMask = map[nvme.NSID]uint32{}
 	}
-	known := false
-	for _, have := range ctrl.changed {
-		known = known || have == id
+	for _, n := range ctrl.sub.namespaces {
+		if id == n.ID || id == nvme.NSIDAll {
+			ctrl.noticeMask[n.ID] = mask & noticeBits
+		}
 	}
-	if !known && len(ctrl.changed) <= nvme.MaxChangedNS {
-		ctrl.changed = append(ctrl.changed, id)
-	}
-	ctrl.notify = true
-	ctrl.sendEventLocked()
+	return nvme.Success
 }
 
-// sendEventLocked completes a held request if an event is due.
-func (ctrl *controller) sendEventLocked() {
-	if !ctrl.notify || ctrl.masked || len(ctrl.aers) == 0 || ctrl.asyncConfig&nvme.AsyncConfigNamespace == 0 {
-		return
+func (ctrl *controller) reservationFeatureLocked(f nvme.FID, id nvme.NSID) (uint64, nvme.Status) {
+	n := ctrl.sub.namespace(id)
+	switch {
+	case n == nil:
+		return 0, nvme.InvalidNamespace | nvme.DNR
+	case f == nvme.FeatReservationMask:
+		return uint64(ctrl.noticeMask[id]), nvme.Success
+	case n.reservations.Load().Persist:
+		return 1, nvme.Success
 	}
-	cmd := ctrl.aers[0]
-	ctrl.aers = ctrl.aers[1:]
-	ctrl.notify, ctrl.masked = false, true
-	cmd.result = nvme.AsyncEvent{Type: nvme.EventNotice, Info: nvme.NoticeNamespace, Log: nvme.LogChangedNS}.Encode()
-	cmd.conn.complete(cmd)
+	return 0, nvme.Success
 }

@@ -111,7 +111,7 @@ func TestFeatures(t *testing.T) {
 		{nvme.OpGetFeatures, nvme.FeatureParams{FID: nvme.FeatKeepAlive, Select: nvme.SelectSupported}, 0, 4},
 		{nvme.OpGetFeatures, nvme.FeatureParams{FID: nvme.FeatKeepAlive, Select: nvme.SelectSaved}, nvme.InvalidField, 0},
 		{nvme.OpSetFeatures, nvme.FeatureParams{FID: nvme.FeatAsyncEvents, Value: 0xffffffff}, 0, 0},
-		{nvme.OpGetFeatures, nvme.FeatureParams{FID: nvme.FeatAsyncEvents}, 0, nvme.AsyncConfigNamespace},
+		{nvme.OpGetFeatures, nvme.FeatureParams{FID: nvme.FeatAsyncEvents}, 0, nvme.AsyncConfigNamespace | nvme.AsyncConfigANA},
 		{nvme.OpSetFeatures, nvme.FeatureParams{FID: nvme.FeatAsyncEvents, Save: true}, nvme.FeatureNotSaveable, 0},
 		{nvme.OpSetFeatures, nvme.FeatureParams{FID: nvme.FeatHostID}, nvme.CommandSequenceError, 0},
 		{nvme.OpGetFeatures, nvme.FeatureParams{FID: 0x55}, nvme.InvalidField, 0},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/nvme"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
 
 // Config of a Target. The zero value serves anyone.
@@ -22,6 +23,10 @@ type Config struct {
 	// Advertise is the host:port in the discovery log; empty is the local
 	// address of the connection that asks.
 	Advertise string
+	// Authenticate returns the secrets of a host, both empty when it need
+	// not authenticate; nil asks nobody to. Errors are as Admit's.
+	Authenticate func(ctx context.Context, hostNQN string) (dhchap.Secrets, error)
+	PortID       uint16 // in the discovery log: 1
 	// Logf takes one line for each connection event worth telling; nil
 	// drops them.
 	Logf   func(format string, args ...any)
@@ -35,6 +40,7 @@ type Limits struct {
 	Queues         int           // I/O queues of one controller: 16
 	QueueDepth     int           // commands outstanding on one queue: 128
 	InflightBytes  int           // data held for one connection: 8 MiB
+	TotalBytes     int           // data held for all, but for one command of each: 256 MiB
 	MaxTransfer    int           // data of one command: 1 MiB
 	Handshake      time.Duration // from accept to a complete Connect: 10 s
 	Displace       time.Duration // waiting for a displaced association: 10 s
@@ -55,6 +61,8 @@ const (
 	lingerTime    = time.Second // for a peer to read our TermReq
 	tickInterval  = 250 * time.Millisecond
 	readBuffer    = 32 << 10
+	keepTime      = 10 * time.Second // for Reservations.Keep
+	anaTransition = 30               // ANATT, seconds: as long as hosts wait for a change to end
 )
 
 func (l *Limits) setDefaults() {
@@ -68,6 +76,7 @@ func (l *Limits) setDefaults() {
 	def(&l.Queues, 16)
 	def(&l.QueueDepth, 128)
 	def(&l.InflightBytes, 8<<20)
+	def(&l.TotalBytes, 256<<20)
 	def(&l.MaxTransfer, 1<<20)
 	defTime := func(p *time.Duration, v time.Duration) {
 		if *p == 0 {
@@ -88,6 +97,8 @@ func (l *Limits) check() error {
 		return fmt.Errorf("nvme target: limits: queue depth %d, must be 2 to 4096", l.QueueDepth)
 	case l.MaxTransfer < 2*nvme.PageSize || l.MaxTransfer > 1<<30:
 		return fmt.Errorf("nvme target: limits: largest transfer %d, must be 8 KiB to 1 GiB", l.MaxTransfer)
+	case l.TotalBytes < 0:
+		return fmt.Errorf("nvme target: limits: %d bytes for all connections", l.TotalBytes)
 	case l.InflightBytes < l.MaxTransfer:
 		return fmt.Errorf("nvme target: limits: %d bytes in flight are less than one transfer of %d", l.InflightBytes, l.MaxTransfer)
 	}
@@ -103,7 +114,13 @@ type Subsystem struct {
 	Model      string // empty is "Cask volume"
 	Firmware   string // at most 8 characters; empty is "1"
 	Namespaces []Namespace
+	// Controllers are the controller identifiers to give out. Targets that
+	// serve the same subsystem at once must have disjoint ones. Zero is all.
+	Controllers ControllerRange
 }
+
+// ControllerRange is a range of controller identifiers, both included.
+type ControllerRange struct{ First, Last nvme.CNTLID }
 
 // Namespace is one block device of a Subsystem. The Device stays its owner's:
 // the Target never closes it.
@@ -111,6 +128,21 @@ type Namespace struct {
 	ID     nvme.NSID
 	Device block.Device
 	UUID   nvme.UUID // identity of the content; NGUID and EUI64 follow from it
+	// ANAGroup is the group that changes its ANA state together: 1.
+	ANAGroup uint32
+	ANAState nvme.ANAState // to begin with: optimized; the same in all of a group
+	// Reservations keep the namespace's reservations over a restart of the
+	// target, for hosts that ask for it (PTPL).
+	Reservations Reservations
+}
+
+// Reservations is what is kept of a namespace's reservations.
+type Reservations struct {
+	// State is what Keep was last given; empty is none.
+	State []byte
+	// Keep stores the state for the next target of this namespace before it
+	// takes effect; nil state is none. Nil refuses to persist.
+	Keep func(ctx context.Context, state []byte) error
 }
 
 func (s *Subsystem) prepare() error {
@@ -122,6 +154,12 @@ func (s *Subsystem) prepare() error {
 	}
 	if len(s.Namespaces) > maxNamespaces {
 		return fmt.Errorf("nvme target: subsystem %q: more than %d namespaces", s.NQN, maxNamespaces)
+	}
+	if s.Controllers == (ControllerRange{}) {
+		s.Controllers = ControllerRange{1, maxControllerID}
+	}
+	if r := s.Controllers; r.First == 0 || r.First > r.Last || r.Last > maxControllerID {
+		return fmt.Errorf("nvme target: subsystem %q: controller identifiers %d to %d, must be 1 to %d", s.NQN, r.First, r.Last, maxControllerID)
 	}
 	for _, n := range s.Namespaces {
 		if err := n.check(); err != nil {
@@ -144,6 +182,9 @@ func (s *Subsystem) prepare() error {
 func (n *Namespace) check() error {
 	if n.ID == 0 || n.ID > 1<<20 || n.Device == nil || n.UUID.IsZero() {
 		return fmt.Errorf("namespace %d: needs an ID from 1 to 2^20, a device and a UUID", n.ID)
+	}
+	if n.ANAState != 0 && !n.ANAState.Valid() {
+		return fmt.Errorf("namespace %d: ANA state %d is none", n.ID, n.ANAState)
 	}
 	g := n.Device.Geometry()
 	if g.BlockSize < 512 || bits.OnesCount32(g.BlockSize) != 1 || g.BlockSize > nvme.PageSize {

@@ -6,17 +6,20 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cask-storage/cask/pkg/nvme"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 	"github.com/cask-storage/cask/pkg/nvme/tcp"
 )
 
 // conn is one TCP connection: one queue pair once its Connect was answered.
 type conn struct {
 	t      *Target
+	server *server
 	nc     net.Conn
 	rd     *tcp.Reader
 	ctx    context.Context // ends with the connection
@@ -27,6 +30,13 @@ type conn struct {
 	align    uint32
 	qid      nvme.QID
 	noSQFlow bool
+
+	order     uint64      // of accepting
+	connected atomic.Bool // its queue is, or it was told to go
+
+	// The reader's own.
+	fusing *pair              // whose first command was the last to come
+	login  *dhchap.Controller // nil: the host need not authenticate
 
 	submitted sync.WaitGroup // requests in a Device
 	flushing  atomic.Int64   // when the writer began a write; 0 when it is not in one
@@ -42,15 +52,15 @@ type conn struct {
 	slots   []*command // by tag
 	out     []*command // for the writer
 	pending []*command // waiting for room in inflight
-	bytes   int        // of data buffers, bounded by Limits.InflightBytes
+	bytes   int        // of room given, bounded by Limits.InflightBytes
 	closing bool
 	term    []byte // TermReq to send last
 	why     error  // first reason to close
 }
 
-func newConn(t *Target, nc net.Conn) *conn {
+func newConn(s *server, nc net.Conn) *conn {
 	return &conn{
-		t: t, nc: nc, align: 4, depth: 1, cancel: func() {},
+		t: s.t, server: s, nc: nc, align: 4, depth: 1, cancel: func() {},
 		rd: tcp.NewReader(nc, tcp.Options{
 			Role: tcp.Controller, MaxCapsule: adminCapsule, MaxData: maxH2CData, Buffer: readBuffer,
 		}),
@@ -109,6 +119,10 @@ func (c *conn) serve(ctx context.Context) {
 		c.submitted.Wait()
 		ctrl.detach(c)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t.held.Add(-int64(c.bytes))
+	c.bytes = 0
 }
 
 // finish ends the writer, after it sent what is queued when the error is the
@@ -240,17 +254,41 @@ func (c *conn) take(p *tcp.PDU) (*command, error) {
 func (c *conn) admit(cmd *command) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.pending) > 0 || c.bytes+int(cmd.length) > c.t.cfg.Limits.InflightBytes {
+	if len(c.pending) > 0 || !c.reserveLocked(cmd) {
 		c.pending = append(c.pending, cmd)
 		return false
 	}
-	c.reserveLocked(cmd)
 	return true
 }
 
-func (c *conn) reserveLocked(cmd *command) {
+// reserveLocked gives a command the room it needs, if there is that much. A
+// connection that holds nothing is always given room, so that others who hold
+// much do not keep it waiting.
+func (c *conn) reserveLocked(cmd *command) bool {
+	l := &c.t.cfg.Limits
+	n := int(cmd.room)
+	if c.bytes > 0 && (c.bytes+n > l.InflightBytes || c.t.held.Load()+int64(n) > int64(l.TotalBytes)) {
+		return false
+	}
 	cmd.counts = true
-	c.bytes += int(cmd.length)
+	c.bytes += n
+	c.t.held.Add(int64(n))
+	return true
+}
+
+// abortPending aborts a command that waits for room.
+func (c *conn) abortPending(cid nvme.CID) bool {
+	c.mu.Lock()
+	i := slices.IndexFunc(c.pending, func(cmd *command) bool { return cmd.sqe.CID() == cid })
+	if i < 0 {
+		c.mu.Unlock()
+		return false
+	}
+	cmd := c.pending[i]
+	c.pending = slices.Delete(c.pending, i, i+1)
+	c.mu.Unlock()
+	cmd.refuse(nvme.AbortRequested)
+	return true
 }
 
 // complete queues a command for the writer.
@@ -260,6 +298,10 @@ func (c *conn) complete(cmd *command) {
 		c.out = append(c.out, cmd)
 	}
 	c.mu.Unlock()
+	c.poke()
+}
+
+func (c *conn) poke() {
 	select {
 	case c.wake <- struct{}{}:
 	default:

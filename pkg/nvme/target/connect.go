@@ -17,6 +17,8 @@ func (c *conn) fabrics(cmd *command) error {
 	}
 	ctrl := c.ctrl
 	switch {
+	case ctrl != nil && (sqe.FType() == nvme.FAuthSend || sqe.FType() == nvme.FAuthReceive):
+		return c.authenticate(cmd)
 	case ctrl == nil:
 		cmd.fail(nvme.CommandSequenceError | nvme.DNR)
 	case c.qid != 0:
@@ -88,23 +90,37 @@ func (c *conn) connectAdmin(cmd *command, sub *subsystem, d nvme.ConnectData) er
 		return nil
 	}
 	c.own(ctrl, p)
-	if s := c.admitHost(ctrl); !s.OK() {
+	s := c.admitHost(ctrl)
+	if s.OK() {
+		s = c.requireLogin(ctrl)
+	}
+	if !s.OK() {
 		return c.turnAway(cmd, s)
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, c.t.cfg.Limits.Displace)
-	defer cancel()
-	if err := sub.displace(ctx, ctrl); err != nil {
-		ctrl.kill(err)
-		return err
+	if c.login == nil {
+		if err := c.displace(); err != nil {
+			return err
+		}
 	}
 	ctrl.mu.Lock()
 	ctrl.keepAlive = roundKeepAlive(p.KATO)
 	ctrl.mu.Unlock()
-	c.accept(cmd, p)
-	if !sub.isDiscovery {
-		c.t.cfg.Logf("nvme target: host %s connected from %v: association %d with %s", ctrl.hostNQN, c.nc.RemoteAddr(), ctrl.id, sub.NQN)
+	if err := c.accept(cmd); err != nil {
+		ctrl.kill(err)
+		return err
 	}
 	return nil
+}
+
+// displace ends the host's older associations.
+func (c *conn) displace() error {
+	ctx, cancel := context.WithTimeout(c.ctx, c.t.cfg.Limits.Displace)
+	defer cancel()
+	err := c.ctrl.sub.displace(ctx, c.ctrl)
+	if err != nil {
+		c.ctrl.kill(err)
+	}
+	return err
 }
 
 // admitHost asks whether the host may connect. Discovery is open to all.
@@ -165,6 +181,10 @@ func (c *conn) connectIO(cmd *command, sub *subsystem, d nvme.ConnectData) error
 		c.complete(cmd.fail(nvme.CommandSequenceError | nvme.DNR))
 		return nil
 	}
+	if s := c.requireLogin(ctrl); !s.OK() {
+		c.complete(cmd.fail(s))
+		return nil
+	}
 	c.qid = p.QID
 	if s := ctrl.attach(c, p.QID); !s.OK() {
 		c.qid = 0
@@ -173,8 +193,7 @@ func (c *conn) connectIO(cmd *command, sub *subsystem, d nvme.ConnectData) error
 	}
 	c.own(ctrl, p)
 	c.rd.SetMaxCapsule(maxInCapsule)
-	c.accept(cmd, p)
-	return nil
+	return c.accept(cmd)
 }
 
 // own makes c a connection of ctrl.
@@ -184,13 +203,26 @@ func (c *conn) own(ctrl *controller, p nvme.ConnectParams) {
 	c.ctrl, c.depth, c.noSQFlow = ctrl, int(p.QueueDepth), p.NoSQFlow
 }
 
-// accept answers a Connect with success and lifts the handshake's deadline.
-func (c *conn) accept(cmd *command, p nvme.ConnectParams) {
+// accept answers a Connect with success and, unless the host has to
+// authenticate yet, lifts the handshake's deadline.
+func (c *conn) accept(cmd *command) error {
 	cmd.result = uint64(c.ctrl.id)
-	if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
-		c.abort()
+	if c.login != nil {
+		cmd.result |= nvme.ConnectAuthRequired
+	} else if err := c.established(); err != nil {
+		return err
 	}
 	c.complete(cmd)
+	return nil
+}
+
+// established says that the connection is a queue from now on.
+func (c *conn) established() error {
+	c.connected.Store(true)
+	if ctrl := c.ctrl; c.qid == 0 && !ctrl.sub.isDiscovery {
+		c.t.cfg.Logf("nvme target: host %s connected from %v: association %d with %s", ctrl.hostNQN, c.nc.RemoteAddr(), ctrl.id, ctrl.sub.NQN)
+	}
+	return c.nc.SetReadDeadline(time.Time{})
 }
 
 // roundKeepAlive converts a KATO; 0 stays none.

@@ -31,9 +31,13 @@ type controller struct {
 	queueLimit  int                // I/O queues granted
 	asyncConfig uint32
 	aers        []*command // held Asynchronous Event Requests, at most asyncEvents
+	due, masked uint32     // events: to be told; told and their page not read yet
 	changed     []nvme.NSID
-	notify      bool // a namespace notice is due
-	masked      bool // one was sent and the log page not read yet
+	notices     []nvme.ReservationLog // at most maxNotices
+	noticeCount uint64
+	noticeMask  map[nvme.NSID]uint32
+	errors      []nvme.ErrorEntry // ring of errorEntries, by count
+	errorCount  uint64
 }
 
 // ready reports CSTS.RDY with CC.EN.
@@ -172,7 +176,7 @@ func (ctrl *controller) propertySet(p nvme.PropertyParams) nvme.Status {
 				c.abort()
 			}
 		}
-		ctrl.aers, ctrl.asyncConfig = nil, 0
+		ctrl.aers, ctrl.asyncConfig, ctrl.due, ctrl.masked = nil, 0, 0, 0
 	}
 	return nvme.Success
 }
@@ -182,34 +186,24 @@ type subsystem struct {
 	Subsystem
 	t           *Target
 	isDiscovery bool
+	namespaces  []*namespace // by ID
+	byID        map[nvme.NSID]*namespace
+	transfer    uint32 // bytes of one command
+
+	reads, writes, bytesRead, bytesWritten, errors, mediaErrors atomic.Uint64
 
 	mu          sync.Mutex
+	groups      map[uint32]*anaGroup // the map itself never changes
+	anaChanges  uint64
 	controllers map[nvme.CNTLID]*controller
 	lastID      nvme.CNTLID
 	lastSeq     uint64
 }
 
-func newSubsystem(t *Target, s Subsystem) *subsystem {
-	return &subsystem{Subsystem: s, t: t, controllers: map[nvme.CNTLID]*controller{}}
-}
-
-// namespace finds a namespace by its identifier.
-func (s *subsystem) namespace(id nvme.NSID) *Namespace {
-	for i := range s.Namespaces {
-		if s.Namespaces[i].ID == id {
-			return &s.Namespaces[i]
-		}
-	}
-	return nil
-}
-
-// maxTransfer is what every namespace takes, and the limits allow.
-func (s *subsystem) maxTransfer() uint32 {
-	m := uint32(s.t.cfg.Limits.MaxTransfer)
-	for i := range s.Namespaces {
-		m = min(m, s.Namespaces[i].Device.Geometry().MaxTransfer)
-	}
-	return nvme.PageSize << nvme.MDTSFor(m)
+func newSubsystem(t *Target, s Subsystem) (*subsystem, error) {
+	x := &subsystem{Subsystem: s, t: t, controllers: map[nvme.CNTLID]*controller{}, isDiscovery: s.NQN == nvme.DiscoveryNQN}
+	x.lastID = s.Controllers.First - 1
+	return x, x.prepareNamespaces()
 }
 
 // maxControllerID leaves out the reserved values.
@@ -219,11 +213,20 @@ const maxControllerID nvme.CNTLID = 0xffef
 func (s *subsystem) add(c *conn, d nvme.ConnectData) *controller {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.controllers) >= s.t.cfg.Limits.Controllers {
+	others := 0 // the host's own older ones are about to be displaced
+	for _, o := range s.controllers {
+		if o.hostNQN != d.HostNQN || o.hostID != d.HostID {
+			others++
+		}
+	}
+	ids := s.Controllers
+	if others >= s.t.cfg.Limits.Controllers || len(s.controllers) > int(ids.Last-ids.First) {
 		return nil
 	}
 	for {
-		s.lastID = s.lastID%maxControllerID + 1
+		if s.lastID++; s.lastID > ids.Last {
+			s.lastID = ids.First
+		}
 		if s.controllers[s.lastID] == nil {
 			break
 		}

@@ -19,23 +19,31 @@ func (c *conn) onCommand(p *tcp.PDU) error {
 	if s.OK() {
 		s = cmd.checkSGL(p.DataLen)
 	}
+	if cmd.sqe.Flags()&nvme.FlagFuseMask != 0 || c.fusing != nil {
+		s = c.fuse(cmd, s)
+	}
 	if !s.OK() {
-		c.complete(cmd.fail(s))
+		cmd.refuse(s)
 		return nil // Next skips the data
 	}
-	switch {
-	case cmd.dir == noData:
-		return c.dispatch(cmd)
-	case cmd.dir == fromHost && p.DataLen > 0:
-		cmd.buf = getBuffer(int(cmd.length))
-		if err := c.rd.ReadData(cmd.data()); err != nil {
-			return err
-		}
-		if err := c.endData(cmd); err != nil {
-			return err
-		}
-		return c.arrived(cmd)
-	case c.admit(cmd):
+	cmd.room = cmd.extra
+	if p.DataLen == 0 {
+		cmd.room += cmd.length
+		return c.admitted(cmd)
+	}
+	cmd.buf = getBuffer(int(cmd.length))
+	if err := c.rd.ReadData(cmd.data()); err != nil {
+		return err
+	}
+	if err := c.endData(cmd); err != nil {
+		return err
+	}
+	return c.admitted(cmd)
+}
+
+// admitted starts a command when there is room for it, at once or later.
+func (c *conn) admitted(cmd *command) error {
+	if cmd.room == 0 || c.admit(cmd) {
 		return c.start(cmd)
 	}
 	return nil
@@ -54,15 +62,21 @@ func (c *conn) endData(cmd *command) error {
 // arrived runs a command whose data is complete.
 func (c *conn) arrived(cmd *command) error {
 	if cmd.damage {
-		c.complete(cmd.fail(nvme.TransientTransportErr))
+		cmd.refuse(nvme.TransientTransportErr)
 		return nil
 	}
 	return c.dispatch(cmd)
 }
 
-// start begins a command with data for which there is room. It is called by
-// the reader, or by the writer for a command that had to wait.
+// start begins a command for whose data there is room. It is called by the
+// reader, or by the writer for a command that had to wait.
 func (c *conn) start(cmd *command) error {
+	if cmd.extra > 0 {
+		cmd.scratch = getBuffer(int(cmd.extra))
+	}
+	if cmd.buf != nil || cmd.length == 0 {
+		return c.arrived(cmd)
+	}
 	cmd.buf = getBuffer(int(cmd.length))
 	if cmd.dir == toHost {
 		return c.dispatch(cmd)
@@ -149,18 +163,15 @@ func (cmd *command) checkSGL(inCapsule uint32) nvme.Status {
 // status refuses commands that the queue does not take.
 func (c *conn) classify(cmd *command) nvme.Status {
 	sqe := &cmd.sqe
-	if sqe.Flags()&nvme.FlagFuseMask != 0 {
-		return nvme.InvalidField | nvme.DNR
-	}
 	if sqe.Opcode() == nvme.OpFabrics {
-		if sqe.FType() == nvme.FConnect {
-			cmd.dir, cmd.length = fromHost, nvme.ConnectSize
-		}
-		return nvme.Success
+		return c.classifyFabrics(cmd)
 	}
 	ctrl := c.ctrl
-	if ctrl == nil {
+	switch {
+	case ctrl == nil:
 		return nvme.CommandSequenceError | nvme.DNR
+	case c.login != nil && !c.login.Done():
+		return nvme.AuthRequired | nvme.DNR
 	}
 	if c.qid == 0 {
 		return ctrl.classifyAdmin(cmd)

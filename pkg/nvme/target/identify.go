@@ -20,6 +20,8 @@ func (ctrl *controller) identify(cmd *command) nvme.Status {
 		return nvme.Success
 	case nvme.CNSActiveNS:
 		return ctrl.identifyActive(cmd.sqe.NSID(), out)
+	case nvme.CNSControllers:
+		return ctrl.identifyControllers(p.CNTLID, out)
 	case nvme.CNSCommandSets:
 		*out = [nvme.IdentifySize]byte{1} // vector 0: the NVM command set
 		return nvme.Success
@@ -30,7 +32,7 @@ func (ctrl *controller) identify(cmd *command) nvme.Status {
 	}
 	switch p.CNS {
 	case nvme.CNSControllerCSI:
-		(&nvme.IdentifyControllerNVM{}).Encode(out)
+		(&nvme.IdentifyControllerNVM{VSL: nvme.MDTSFor(ctrl.sub.maxTransfer())}).Encode(out)
 		return nvme.Success
 	case nvme.CNSActiveNSCSI:
 		return ctrl.identifyActive(cmd.sqe.NSID(), out)
@@ -57,7 +59,11 @@ func (ctrl *controller) identifyNamespace(cmd *command, out *[nvme.IdentifySize]
 	case nvme.CNSNamespaceCSI:
 		*out = [nvme.IdentifySize]byte{}
 	case nvme.CNSNamespaceCommon:
-		(&nvme.IdentifyNamespaceCommon{Features: nsFeatures, NMIC: nvme.NMICShared, Ready: true}).Encode(out)
+		(&nvme.IdentifyNamespaceCommon{
+			Features: nsFeatures, NMIC: nvme.NMICShared, RESCAP: ns.rescap(), ANAGroup: ns.ANAGroup, Ready: true,
+		}).Encode(out)
+	case nvme.CNSAttachedCtrls:
+		return ctrl.identifyControllers(p.CNTLID, out)
 	default:
 		return nvme.InvalidField | nvme.DNR
 	}
@@ -67,11 +73,10 @@ func (ctrl *controller) identifyNamespace(cmd *command, out *[nvme.IdentifySize]
 const nsFeatures = nvme.NSFeatThin | nvme.NSFeatOptPerf
 
 func (s *subsystem) lastNSID() nvme.NSID {
-	var last nvme.NSID
-	for i := range s.Namespaces {
-		last = max(last, s.Namespaces[i].ID)
+	if len(s.namespaces) == 0 {
+		return 0
 	}
-	return last
+	return s.namespaces[len(s.namespaces)-1].ID
 }
 
 func (ctrl *controller) identifyController(out *[nvme.IdentifySize]byte) {
@@ -79,19 +84,25 @@ func (ctrl *controller) identifyController(out *[nvme.IdentifySize]byte) {
 	last := uint32(s.lastNSID())
 	i := nvme.IdentifyController{
 		Serial: s.Serial, Model: s.Model, Firmware: s.Firmware,
-		CMIC: nvme.CMICMultiControllers, CNTLID: ctrl.id, Version: nvme.Version,
-		MDTS: nvme.MDTSFor(s.maxTransfer()), CTRATT: nvme.CTRATTHostID128,
-		Type: nvme.CtrlTypeIO, ACL: 3, AERL: asyncEvents - 1,
+		CMIC: nvme.CMICMultiPorts | nvme.CMICMultiControllers | nvme.CMICANA, CNTLID: ctrl.id, Version: nvme.Version,
+		MDTS: nvme.MDTSFor(s.maxTransfer()), CTRATT: nvme.CTRATTHostID128 | nvme.CTRATTTraffic,
+		Type: nvme.CtrlTypeIO, ACL: 3, AERL: asyncEvents - 1, ELPE: errorEntries - 1,
 		LPA: nvme.LPAEffects | nvme.LPAExtended, KAS: 1,
 		MaxCmd: uint16(ctrl.depthLimit()), NN: last, MNAN: last,
-		OAES: nvme.OAESNamespace, ONCS: nvme.ONCSDSM | nvme.ONCSWriteZeroes,
+		OAES: nvme.OAESNamespace | nvme.OAESANA, FUSES: nvme.FUSESCompareWrite, ACWU: maxFused - 1, OCFS: nvme.OCFSFormat0,
+		ONCS:  nvme.ONCSCompare | nvme.ONCSDSM | nvme.ONCSWriteZeroes | nvme.ONCSReservations | nvme.ONCSVerify | nvme.ONCSCopy,
+		ANATT: anaTransition, ANACAP: nvme.ANACAPAll,
 		VWC: nvme.VWCPresent | nvme.VWCFlushOneNS, SGLS: nvme.SGLSSupported | nvme.SGLSInCapsule,
 		SubNQN: s.NQN, IOCCSZ: (nvme.CommandSize + maxInCapsule) / 16,
 		IORCSZ: nvme.CompletionSize / 16, MSDBD: 1,
 	}
+	if ids := s.groupIDs(); len(ids) > 0 {
+		i.ANAGRPMAX, i.NANAGRPID = ids[len(ids)-1], uint32(len(ids))
+	}
 	if s.isDiscovery {
-		i.Type, i.NN, i.MNAN, i.ONCS, i.VWC, i.OAES, i.CMIC = nvme.CtrlTypeDiscovery, 0, 0, 0, 0, 0, 0
-		i.LPA = nvme.LPAExtended
+		i.Type, i.NN, i.MNAN, i.ONCS, i.VWC, i.CMIC = nvme.CtrlTypeDiscovery, 0, 0, 0, 0, 0
+		i.ANATT, i.ANACAP, i.FUSES, i.OCFS, i.ELPE = 0, 0, 0, 0, 0
+		i.LPA, i.OAES = nvme.LPAExtended, nvme.OAESDiscovery
 	}
 	i.Encode(out)
 }
@@ -102,28 +113,49 @@ func (ctrl *controller) identifyActive(after nvme.NSID, out *[nvme.IdentifySize]
 		return nvme.InvalidNamespace | nvme.DNR
 	}
 	var ids []nvme.NSID
-	for i := range ctrl.sub.Namespaces {
-		if id := ctrl.sub.Namespaces[i].ID; id > after {
-			ids = append(ids, id)
+	for _, n := range ctrl.sub.namespaces {
+		if n.ID > after {
+			ids = append(ids, n.ID)
 		}
 	}
-	slices.Sort(ids)
 	*out = [nvme.IdentifySize]byte{}
 	nvme.AppendNSIDs(out[:0], ids[:min(len(ids), nvme.IdentifySize/4)])
 	return nvme.Success
 }
 
+// identifyControllers lists the controllers from an identifier on.
+func (ctrl *controller) identifyControllers(from nvme.CNTLID, out *[nvme.IdentifySize]byte) nvme.Status {
+	var ids []nvme.CNTLID
+	for _, c := range ctrl.sub.controllersMatching(func(c *controller) bool { return c.id >= from }) {
+		ids = append(ids, c.id)
+	}
+	slices.Sort(ids)
+	*out = [nvme.IdentifySize]byte{}
+	nvme.AppendControllers(out[:0], ids[:min(len(ids), nvme.MaxControllerList)])
+	return nvme.Success
+}
+
+// rescap says which reservations the namespace takes.
+func (n *namespace) rescap() uint8 {
+	if n.Reservations.Keep != nil {
+		return nvme.RESCAPAll | nvme.RESCAPPersist
+	}
+	return nvme.RESCAPAll
+}
+
 // identify describes the namespace as it is now.
-func (n *Namespace) identify(out *[nvme.IdentifySize]byte) {
+func (n *namespace) identify(out *[nvme.IdentifySize]byte) {
 	g := n.Device.Geometry()
 	blocks := g.Size / uint64(g.BlockSize)
+	most := n.sub.maxTransfer() / g.BlockSize // of a Copy
 	// Granularities are in blocks and 0's based.
 	grain := uint16(max(g.PhysicalBlock/g.BlockSize, 1) - 1)
 	i := nvme.IdentifyNamespace{
 		Size: blocks, Capacity: blocks, Used: blocks,
 		Features: nsFeatures, NMIC: nvme.NMICShared,
-		DLFeat: nvme.DLFeatZeroes | nvme.DLFeatWZDealloc,
-		NPWG:   grain, NPWA: grain, NPDG: grain, NPDA: grain, NOWS: grain,
+		DLFeat: nvme.DLFeatZeroes | nvme.DLFeatWZDealloc, RESCAP: n.rescap(), ANAGroup: n.ANAGroup,
+		MSSRL: uint16(min(most, 1<<16-1)), MCL: most, MSRC: maxCopyRanges - 1,
+		NPWG: grain, NPWA: grain, NPDG: grain, NPDA: grain, NOWS: grain,
 		NGUID: n.UUID, EUI64: n.eui64(), LBADS: uint8(bits.TrailingZeros32(g.BlockSize)),
 	}
 	i.Encode(out)

@@ -31,17 +31,16 @@ func (ctrl *controller) page(p nvme.LogParams, c *conn) ([]byte, nvme.Status) {
 		if p.LID != nvme.LogDiscovery {
 			return nil, nvme.InvalidLogPage | nvme.DNR
 		}
+		ctrl.looked(eventDiscovery, p.Retain)
 		return ctrl.sub.t.discoveryLog(c), nvme.Success
 	}
 	switch p.LID {
 	case nvme.LogSupported:
 		return supportedPages(), nvme.Success
 	case nvme.LogError:
-		return make([]byte, nvme.LogErrorSize), nvme.Success
+		return ctrl.errorPage(), nvme.Success
 	case nvme.LogSMART:
-		var b [nvme.LogSMARTSize]byte
-		(&nvme.SMART{Kelvin: 300, Spare: 100, SpareLow: 10}).Encode(&b)
-		return b[:], nvme.Success
+		return ctrl.sub.smartPage(), nvme.Success
 	case nvme.LogFirmware:
 		b := make([]byte, nvme.LogFirmwareSize)
 		b[0] = 1 // slot 1 is active
@@ -51,6 +50,11 @@ func (ctrl *controller) page(p nvme.LogParams, c *conn) ([]byte, nvme.Status) {
 		return ctrl.changedPage(p.Retain), nvme.Success
 	case nvme.LogEffects:
 		return effectsPage(), nvme.Success
+	case nvme.LogANA:
+		ctrl.looked(eventANA, p.Retain)
+		return ctrl.sub.anaPage(p.LSP&1 == 1), nvme.Success
+	case nvme.LogReservation:
+		return ctrl.noticePage(p.Retain), nvme.Success
 	}
 	return nil, nvme.InvalidLogPage | nvme.DNR
 }
@@ -59,6 +63,7 @@ func supportedPages() []byte {
 	b := make([]byte, nvme.LogSupportedSize)
 	for _, l := range []nvme.LID{
 		nvme.LogSupported, nvme.LogError, nvme.LogSMART, nvme.LogFirmware, nvme.LogChangedNS, nvme.LogEffects,
+		nvme.LogANA, nvme.LogReservation,
 	} {
 		b[4*int(l)] = 1
 	}
@@ -73,13 +78,40 @@ func effectsPage() []byte {
 	} {
 		e.Admin[o] = nvme.EffectSupported
 	}
-	for _, o := range []nvme.Opcode{nvme.OpWrite, nvme.OpWriteZeroes, nvme.OpDSM} {
+	for _, o := range []nvme.Opcode{nvme.OpWrite, nvme.OpWriteZeroes, nvme.OpDSM, nvme.OpCopy} {
 		e.IO[o] = nvme.EffectSupported | nvme.EffectContent
 	}
-	e.IO[nvme.OpRead] = nvme.EffectSupported
-	e.IO[nvme.OpFlush] = nvme.EffectSupported
+	for _, o := range []nvme.Opcode{
+		nvme.OpRead, nvme.OpFlush, nvme.OpCompare, nvme.OpVerify, nvme.OpReservationRegister,
+		nvme.OpReservationAcquire, nvme.OpReservationRelease, nvme.OpReservationReport,
+	} {
+		e.IO[o] = nvme.EffectSupported
+	}
 	var b [nvme.LogEffectsSize]byte
 	e.Encode(&b)
+	return b[:]
+}
+
+// looked notes that the page of an event was read.
+func (ctrl *controller) looked(e event, retain bool) {
+	if retain {
+		return
+	}
+	ctrl.mu.Lock()
+	defer ctrl.mu.Unlock()
+	ctrl.lookedLocked(e)
+}
+
+// smartPage is the health log. A unit of data is a thousand times 512 bytes,
+// rounded up.
+func (s *subsystem) smartPage() []byte {
+	units := func(n uint64) uint64 { return (n + 512_000 - 1) / 512_000 }
+	var b [nvme.LogSMARTSize]byte
+	(&nvme.SMART{
+		Kelvin: 300, Spare: 100, SpareLow: 10,
+		UnitsRead: units(s.bytesRead.Load()), UnitsWritten: units(s.bytesWritten.Load()),
+		Reads: s.reads.Load(), Writes: s.writes.Load(), MediaErrors: s.mediaErrors.Load(), ErrorEntries: s.errors.Load(),
+	}).Encode(&b)
 	return b[:]
 }
 
@@ -96,8 +128,7 @@ func (ctrl *controller) changedPage(retain bool) []byte {
 	nvme.AppendNSIDs(b[:0], ids)
 	if !retain {
 		ctrl.changed = nil
-		ctrl.masked = false
-		ctrl.sendEventLocked()
+		ctrl.lookedLocked(eventNamespace)
 	}
 	return b
 }
@@ -123,7 +154,7 @@ func (t *Target) discoveryLog(c *conn) []byte {
 	for nqn := range t.subsystems {
 		l.Entries = append(l.Entries, nvme.DiscoveryEntry{
 			Transport: nvme.TransportTCP, Family: family, Subtype: nvme.SubtypeNVM, Treq: nvme.TreqNotRequired,
-			PortID: 1, CNTLID: nvme.CNTLIDDynamic, AdminDepth: adminDepth,
+			PortID: t.cfg.PortID, CNTLID: nvme.CNTLIDDynamic, AdminDepth: adminDepth,
 			Service: port, SubNQN: nqn, Address: host,
 		})
 	}

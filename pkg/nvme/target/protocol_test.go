@@ -1,6 +1,7 @@
 package target_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -110,15 +111,16 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// TestConnectionLimit: beyond it, connections are closed at once, and there is
-// room again when one ends.
+// TestConnectionLimit: beyond it the oldest connection that is no queue yet gives
+// way; queues do not, and there is room again when one ends.
 func TestConnectionLimit(t *testing.T) {
 	mem := blocktest.NewMemory(blocktest.Options{})
 	defer mem.Close()
 	_, addr := serve(t, mem, target.Config{Limits: target.Limits{Connections: 2}})
-	a, b := dial(t, addr), dial(t, addr)
-	a.init(tcp.IC{})
-	b.init(tcp.IC{})
+	idle := dial(t, addr)
+	idle.init(tcp.IC{})
+	a, _ := queue(t, addr, 8, tcp.IC{})
+	idle.expectEnd()
 	dial(t, addr).expectEnd()
 	_ = a.nc.Close()
 	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
@@ -292,7 +294,7 @@ func TestIOStatus(t *testing.T) {
 		data int
 		want nvme.Status
 	}{
-		"opcode":             {io1(0x05, 0, 1), 0, nvme.InvalidOpcode},
+		"opcode":             {io1(0x04, 0, 1), 0, nvme.InvalidOpcode},
 		"namespace":          {change(io1(nvme.OpRead, 0, 1), func(c *nvme.Command) { c.SetNSID(2) }), 0, nvme.InvalidNamespace},
 		"flush of all":       {change(io1(nvme.OpFlush, 0, 0), func(c *nvme.Command) { c.SetNSID(nvme.NSIDAll) }), 0, nvme.InvalidNamespace},
 		"range":              {io1(nvme.OpRead, last, 1), 0, nvme.LBAOutOfRange},
@@ -349,10 +351,19 @@ func TestVerbs(t *testing.T) {
 	w.ok(cqe)
 	cqe, _ = w.do(dsm, ranges(1<<40))
 	w.fails(cqe, nvme.LBAOutOfRange)
+	// Linux gives memory for 256 ranges whatever their number.
+	linux := dsm
+	linux.SetDW(10, 0)
+	linux.SetSGL(nvme.SGL{Type: nvme.SGLInCapsule, Len: 4096})
+	cqe, _ = w.do(linux, append(nvme.Range{SLBA: 8, Blocks: 8}.Append(nil), bytes.Repeat([]byte{0xff}, 4096-16)...))
+	w.ok(cqe)
+	linux.SetSGL(nvme.SGL{Type: nvme.SGLInCapsule, Len: 8192})
+	cqe, _ = w.do(linux, make([]byte, 8192))
+	w.fails(cqe, nvme.SGLLengthInvalid)
 	dsm.SetDW(11, 0) // hints only
 	cqe, _ = w.do(dsm, ranges(1<<40))
 	w.ok(cqe)
-	if c := mem.Counts(); c != (blocktest.Counts{Unmaps: 3, Zeroes: 1, FUA: 1}) {
+	if c := mem.Counts(); c != (blocktest.Counts{Unmaps: 4, Zeroes: 1, FUA: 1}) {
 		t.Errorf("counts %+v", c)
 	}
 }
@@ -590,5 +601,30 @@ func TestCloseWaits(t *testing.T) {
 	}
 	if err := tgt.AddSubsystem(target.Subsystem{NQN: subNQN + "2"}); !errors.Is(err, target.ErrClosed) {
 		t.Errorf("AddSubsystem after Close: %v", err)
+	}
+}
+
+// TestPieces: the data that one R2T asked for may come in many PDUs.
+func TestPieces(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{})
+	defer mem.Close()
+	_, addr := serve(t, mem, target.Config{})
+	_, w := queue(t, addr, 8, tcp.IC{Digests: tcp.DataDigest})
+	w.command(io1(nvme.OpWrite, 0, 64), nil)
+	x := w.next().Transfer()
+	data := bytes.Repeat([]byte{1, 2, 3, 4, 5, 6, 7, 8}, 4096)
+	for at := uint32(0); at < x.Len; at += 4096 {
+		var f tcp.Flags
+		if at+4096 == x.Len {
+			f = tcp.FlagLast
+		}
+		w.b.H2CData(tcp.Transfer{CCCID: x.CCCID, TTAG: x.TTAG, Offset: at, Len: 4096}, f, [][]byte{data[at:][:4096]})
+	}
+	w.flush()
+	cqe, _ := w.answer()
+	w.ok(cqe)
+	got := make([]byte, len(data))
+	if err := blocktest.Read(mem, 0, got); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("other data, %v", err)
 	}
 }

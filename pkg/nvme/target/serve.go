@@ -23,7 +23,12 @@ func (t *Target) Serve(ctx context.Context, ln net.Listener) error {
 	defer t.serving.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &server{t: t, ln: ln, cancel: cancel}
+	s := &server{t: t, ln: ln, cancel: cancel, wake: make(chan struct{}, 1), idle: make(chan struct{})}
+	stepped := make(chan struct{})
+	go func() { // owner: this Serve, which waits for stepped
+		defer close(stepped)
+		s.stepper()
+	}()
 	s.wg.Add(1)
 	go func() { // owner: this Serve, which waits below
 		defer s.wg.Done()
@@ -32,6 +37,8 @@ func (t *Target) Serve(ctx context.Context, ln net.Listener) error {
 	err := s.accept(ctx)
 	cancel()
 	s.wg.Wait()
+	close(s.idle)
+	<-stepped
 	return err
 }
 
@@ -41,6 +48,43 @@ type server struct {
 	ln     net.Listener
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	wake   chan struct{} // capacity 1: there are steps
+	idle   chan struct{} // closed when all connections have ended
+
+	mu    sync.Mutex
+	steps []*command // whose next step is due: each at most once
+}
+
+// again has the stepper go on with a command that was begun. The Device's
+// completions call it, which must not block, as the next step may; and it must
+// not wait for a peer, as a connection's writer may, while others wait at the gate.
+func (s *server) again(cmd *command) {
+	s.mu.Lock()
+	s.steps = append(s.steps, cmd)
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// stepper takes the steps until the server is idle.
+func (s *server) stepper() {
+	var steps []*command
+	for {
+		select {
+		case <-s.wake:
+		case <-s.idle:
+			return
+		}
+		s.mu.Lock()
+		clear(steps)
+		steps, s.steps = s.steps, steps[:0]
+		s.mu.Unlock()
+		for _, cmd := range steps {
+			cmd.next()
+		}
+	}
 }
 
 func (s *server) accept(ctx context.Context) error {
@@ -70,14 +114,8 @@ func (s *server) accept(ctx context.Context) error {
 // start runs a connection, or closes it when there are too many.
 func (s *server) start(ctx context.Context, nc net.Conn) {
 	t := s.t
-	c := newConn(t, nc)
-	t.mu.Lock()
-	full := len(t.conns) >= t.cfg.Limits.Connections
-	if !full {
-		t.conns[c] = struct{}{}
-	}
-	t.mu.Unlock()
-	if full {
+	c := s.register(nc)
+	if c == nil {
 		t.cfg.Logf("nvme target: connection from %v refused: %d are open, the limit", nc.RemoteAddr(), t.cfg.Limits.Connections)
 		_ = nc.Close()
 		return
@@ -90,6 +128,33 @@ func (s *server) start(ctx context.Context, nc net.Conn) {
 		delete(t.conns, c)
 		t.mu.Unlock()
 	}()
+}
+
+// register makes room for a connection, if there is any: beyond the limit the
+// oldest connection that is not yet a queue gives way, and ends soon.
+func (s *server) register(nc net.Conn) *conn {
+	t := s.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if most := t.cfg.Limits.Connections; len(t.conns) >= most {
+		var oldest *conn
+		for c := range t.conns {
+			if !c.connected.Load() && (oldest == nil || c.order < oldest.order) {
+				oldest = c
+			}
+		}
+		// Those told to go are not gone yet: a flood is refused.
+		if oldest == nil || len(t.conns) >= most+most/4+1 {
+			return nil
+		}
+		oldest.connected.Store(true) // once
+		oldest.abort()
+	}
+	t.order++
+	c := newConn(s, nc)
+	c.order = t.order
+	t.conns[c] = struct{}{}
+	return c
 }
 
 // watch advances the clock and enforces keep-alive and stalls, until ctx is

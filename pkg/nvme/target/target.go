@@ -23,21 +23,35 @@
 //
 // Each connection has two goroutines, owned by the Serve that accepted it: the
 // reader takes PDUs and submits, the writer sends what completed, in batches.
-// Serve also owns one goroutine that watches the clock. Commands have none:
+// Serve also owns one goroutine that watches the clock, and one that takes the
+// next step of commands that have several or had to wait at the gate. Commands have none:
 // they are slots of their connection, and Device completions only queue them
 // for the writer. Serve returns when all of its goroutines have ended and all
 // that was submitted has completed; a Device that completes nothing delays
 // that, so close a stalled Device first.
 //
-// Lock order: Target.mu, subsystem.mu, controller.mu, conn.mu. None is held
+// Lock order: Target.mu, subsystem.mu, controller.mu, pair.mu, conn.mu. None is held
 // while a Device or Config.Admit is called.
+//
+// # Atomicity
+//
+// Commands that change a device pass their namespace's gate (pkg/block/gate)
+// together; a compare-and-write and a change of reservations pass it alone. So
+// nothing is written between a fused Compare and its Write, and a preempted
+// host's writes have completed when the preempting command has. That holds
+// among the hosts of one Target, not for whoever else writes to the Device.
 //
 // # Bounds
 //
 // See Limits. Data buffers are allocated after a command's length was checked,
-// and only while the connection holds less than Limits.InflightBytes; commands
-// beyond that wait as 64 bytes each. In-capsule data (at most 16 KiB) comes on
-// top, once per queue entry.
+// and only while the connection holds less than Limits.InflightBytes and all of
+// them less than Limits.TotalBytes; commands beyond that wait as 64 bytes each.
+// So that nobody can starve another, a connection may always hold the data of
+// one command. In-capsule data (at most 16 KiB) comes on top, once per queue
+// entry. A new connection takes the place of the oldest one that has not
+// connected its queue yet when there are Limits.Connections.
+//
+// DESIGN.md says what is not here, and how another transport would fit.
 package target
 
 import (
@@ -67,12 +81,14 @@ type Target struct {
 	closed    chan struct{}
 	serving   sync.WaitGroup // Serve calls
 	now       atomic.Int64   // nanoseconds, advanced by the watchers
+	held      atomic.Int64   // bytes of data held for all connections
 
 	mu         sync.Mutex
 	isClosed   bool
 	subsystems map[string]*subsystem
 	generation uint64 // of the discovery log
 	conns      map[*conn]struct{}
+	order      uint64 // of the connection accepted last
 }
 
 // New makes a Target that serves nothing yet.
@@ -89,6 +105,9 @@ func New(cfg Config) (*Target, error) {
 	if cfg.Logf == nil {
 		cfg.Logf = func(string, ...any) {}
 	}
+	if cfg.PortID == 0 {
+		cfg.PortID = 1
+	}
 	if cfg.Admit == nil {
 		cfg.Admit = func(context.Context, string) error { return nil }
 	}
@@ -97,9 +116,12 @@ func New(cfg Config) (*Target, error) {
 		subsystems: map[string]*subsystem{}, conns: map[*conn]struct{}{},
 	}
 	t.now.Store(time.Now().UnixNano())
-	t.discovery = newSubsystem(t, Subsystem{NQN: nvme.DiscoveryNQN, Serial: "discovery", Model: "Cask discovery", Firmware: "1"})
-	t.discovery.isDiscovery = true
-	return t, nil
+	var err error
+	t.discovery, err = newSubsystem(t, Subsystem{
+		NQN: nvme.DiscoveryNQN, Serial: "discovery", Model: "Cask discovery", Firmware: "1",
+		Controllers: ControllerRange{1, maxControllerID},
+	})
+	return t, err
 }
 
 // AddSubsystem begins to serve s.
@@ -107,6 +129,18 @@ func (t *Target) AddSubsystem(s Subsystem) error {
 	if err := s.prepare(); err != nil {
 		return err
 	}
+	sub, err := newSubsystem(t, s)
+	if err != nil {
+		return fmt.Errorf("nvme target: subsystem %q: %w", s.NQN, err)
+	}
+	if err := t.add(sub); err != nil {
+		return err
+	}
+	t.discoveryChanged()
+	return nil
+}
+
+func (t *Target) add(s *subsystem) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
@@ -117,9 +151,16 @@ func (t *Target) AddSubsystem(s Subsystem) error {
 	case len(t.subsystems) >= maxSubsystems:
 		return fmt.Errorf("nvme target: subsystem %q: more than %d subsystems", s.NQN, maxSubsystems)
 	}
-	t.subsystems[s.NQN] = newSubsystem(t, s)
+	t.subsystems[s.NQN] = s
 	t.generation++
 	return nil
+}
+
+// discoveryChanged tells the hosts with a persistent discovery connection.
+func (t *Target) discoveryChanged() {
+	for _, c := range t.discovery.controllersMatching(nil) {
+		c.happened(eventDiscovery)
+	}
 }
 
 // RemoveSubsystem ends the associations of a subsystem and waits until what
@@ -128,11 +169,14 @@ func (t *Target) RemoveSubsystem(ctx context.Context, nqn string) error {
 	t.mu.Lock()
 	s := t.subsystems[nqn]
 	delete(t.subsystems, nqn)
-	t.generation++
+	if s != nil {
+		t.generation++
+	}
 	t.mu.Unlock()
 	if s == nil {
 		return nil
 	}
+	t.discoveryChanged()
 	return dropAll(ctx, s.controllersMatching(nil), errors.New("the subsystem was removed"))
 }
 

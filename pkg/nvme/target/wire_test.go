@@ -243,3 +243,27 @@ func io1(op nvme.Opcode, slba uint64, blocks uint32) nvme.Command {
 	c.SetSGL(nvme.SGL{Type: nvme.SGLTransport, Len: blocks * 512})
 	return c
 }
+
+// serveSubsystem runs a target until stop is called.
+func serveSubsystem(t testing.TB, cfg target.Config, s target.Subsystem) (addr string, stop func()) {
+	t.Helper()
+	tgt, err := target.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tgt.AddSubsystem(s); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- tgt.Serve(context.Background(), ln) }()
+	return ln.Addr().String(), func() {
+		_ = tgt.Close()
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	}
+}

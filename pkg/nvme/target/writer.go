@@ -82,12 +82,15 @@ func (w *writer) send(cmds []*command) error {
 func (w *writer) answer(cmd *command) {
 	c := w.c
 	c.mu.Lock()
-	depth := uint16(c.depth)
+	depth, ctrl := uint16(c.depth), c.ctrl
 	c.busy--
 	c.mu.Unlock()
 	w.sqhead++
 	if w.sqhead >= depth {
 		w.sqhead = 0
+	}
+	if !cmd.status.OK() && ctrl != nil {
+		ctrl.noteError(cmd)
 	}
 	if cmd.dir == toHost && cmd.buf != nil && cmd.status.OK() {
 		flags := tcp.FlagLast
@@ -126,11 +129,17 @@ func (w *writer) flush() error {
 			cmd.buf.free()
 			cmd.buf = nil
 		}
+		if cmd.scratch != nil {
+			cmd.scratch.free()
+			cmd.scratch = nil
+		}
 	}
 	w.release()
 	for i, cmd := range w.started {
-		c.start(cmd)
 		w.started[i] = nil
+		if err := c.start(cmd); err != nil {
+			return err
+		}
 	}
 	w.started = w.started[:0]
 	return nil
@@ -144,7 +153,8 @@ func (w *writer) release() {
 	defer c.mu.Unlock()
 	for i, cmd := range w.sent {
 		if cmd.counts {
-			c.bytes -= int(cmd.length)
+			c.bytes -= int(cmd.room)
+			c.t.held.Add(-int64(cmd.room))
 		}
 		c.free = append(c.free, cmd)
 		w.sent[i] = nil
@@ -152,10 +162,9 @@ func (w *writer) release() {
 	w.sent = w.sent[:0]
 	for len(c.pending) > 0 {
 		cmd := c.pending[0]
-		if c.bytes+int(cmd.length) > c.t.cfg.Limits.InflightBytes {
+		if !c.reserveLocked(cmd) {
 			return
 		}
-		c.reserveLocked(cmd)
 		w.started = append(w.started, cmd)
 		c.pending[0] = nil
 		c.pending = c.pending[1:]

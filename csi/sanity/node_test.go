@@ -199,7 +199,7 @@ func TestFileSystemLife(t *testing.T) {
 				t.Errorf("stats %v, %v", stats, err)
 			}
 			v.down()
-			v.down() // again is nothing
+			v.down()                                        // again is nothing
 			if err := os.RemoveAll(v.staging); err != nil { // as the kubelet does
 				t.Fatal(err)
 			}

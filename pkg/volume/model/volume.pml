@@ -331,7 +331,13 @@ inline die(r, keep) {
 	rep[r].suspect = (rep[r].member == MEMBER);
 	for (i : keep + 1 .. S) { rep[r].op[i] = 0 }
 	rep[r].promised = rep[r].safe;
-	rep[r].seq = keep; rep[r].stable = keep; rep[r].tail = keep + 1; rep[r].obeys = 0
+	rep[r].seq = keep; rep[r].stable = keep; rep[r].tail = keep + 1; rep[r].obeys = 0;
+	if
+	:: kills == KILLS ->	/* what is stable matters no more: fewer states */
+		for (i : 0 .. R - 1) { rep[i].stable = rep[i].seq; rep[i].safe = rep[i].promised }
+		for (i : 0 .. T - 1) { tg[i].flushing = 0; tg[i].mark = 0; tg[i].flushed = 0 }
+	:: else
+	fi
 }
 
 #if BREAK == CAS
@@ -358,7 +364,7 @@ inline die(r, keep) {
 	:: d_step { tg[t].phase == SERVING && tg[t].last < S && tg[t].last - tg[t].commit < WINDOW -> printf("issue target %d\n", t); \
 		tg[t].last = tg[t].last + 1; tg[t].op[tg[t].last] = tg[t].epoch; trim(t); skip } \
 	:: d_step { tg[t].phase == SERVING && tg[t].commit < tg[t].last && ENOUGH(t, HAVE(t, tg[t].commit + 1)) -> printf("acknowledge target %d\n", t); acknowledge(t); skip } \
-	:: d_step { tg[t].phase == SERVING && !tg[t].flushing && tg[t].commit > durable -> printf("flush target %d\n", t); \
+	:: d_step { tg[t].phase == SERVING && kills < KILLS && !tg[t].flushing && tg[t].commit > durable -> printf("flush target %d\n", t); \
 		tg[t].flushing = 1; tg[t].mark = tg[t].commit; tg[t].flushed = 0; skip } \
 	:: d_step { tg[t].flushing && (ENOUGH(t, tg[t].flushed) || (!HOLDS(FLUSH) && tg[t].flushed != 0)) -> printf("flushed target %d\n", t); \
 		durable = (tg[t].mark > durable -> tg[t].mark : durable); tg[t].flushing = 0; tg[t].mark = 0; tg[t].flushed = 0; skip } \
@@ -371,6 +377,7 @@ inline die(r, keep) {
 		if :: HOLDS(ADOPT) -> record(t, r); agree() :: else fi; skip } \
 	:: d_step { (tg[t].view[r] == JOIN || tg[t].view[r] == SYNC) && OBEYED(t, r) && rep[r].seq < tg[t].last -> printf("apply target %d replica %d\n", t, r); \
 		rep[r].seq = rep[r].seq + 1; rep[r].op[rep[r].seq] = tg[t].op[rep[r].seq]; tg[t].acked[r] = rep[r].seq; \
+		rep[r].stable = (kills == KILLS -> rep[r].seq : rep[r].stable); \
 		rep[r].tail = (rep[r].tail + TAIL <= rep[r].seq -> rep[r].seq + 1 - TAIL : rep[r].tail); agree(); skip } \
 	:: d_step { tg[t].view[r] == JOIN && OBEYED(t, r) && rep[r].seq == tg[t].last -> printf("begin target %d replica %d\n", t, r); inSync(t, r); skip } \
 	:: d_step { tg[t].phase >= JOINING && tg[t].view[r] == HEARD && OBEYED(t, r) && !CATCHABLE(t, r) && \
@@ -388,11 +395,12 @@ inline die(r, keep) {
 	:: d_step { tg[t].view[r] != DOWN && !CONNECTED(t, r) -> printf("lost target %d replica %d\n", t, r); lose(t, r); skip } \
 	:: d_step { drops < DROPS && tg[t].view[r] != DOWN && CONNECTED(t, r) -> printf("drop target %d replica %d\n", t, r); drops = drops + 1; lose(t, r); skip }
 
+/* Replicas are alike at first, so it is no matter which one is killed first. */
 #define FAULT(r) \
-	:: d_step { kills < KILLS && rep[r].stable <= 0 -> printf("kill0 replica %d\n", r); die(r, 0); skip } \
-	:: d_step { kills < KILLS && rep[r].stable <= 1 && rep[r].seq >= 1 -> printf("kill1 replica %d\n", r); die(r, 1); skip } \
-	:: d_step { kills < KILLS && rep[r].stable <= 2 && rep[r].seq >= 2 -> printf("kill2 replica %d\n", r); die(r, 2); skip } \
-	:: d_step { kills < KILLS && rep[r].stable <= 3 && rep[r].seq >= 3 -> printf("kill3 replica %d\n", r); die(r, 3); skip } \
+	:: d_step { kills < KILLS && r <= kills && rep[r].stable <= 0 -> printf("kill0 replica %d\n", r); die(r, 0); skip } \
+	:: d_step { kills < KILLS && r <= kills && rep[r].stable <= 1 && rep[r].seq >= 1 -> printf("kill1 replica %d\n", r); die(r, 1); skip } \
+	:: d_step { kills < KILLS && r <= kills && rep[r].stable <= 2 && rep[r].seq >= 2 -> printf("kill2 replica %d\n", r); die(r, 2); skip } \
+	:: d_step { kills < KILLS && r <= kills && rep[r].stable <= 3 && rep[r].seq >= 3 -> printf("kill3 replica %d\n", r); die(r, 3); skip } \
 	:: d_step { restarts < RESTARTS -> printf("restart replica %d\n", r); restarts = restarts + 1; rep[r].stable = rep[r].seq; rep[r].safe = rep[r].promised; \
 		rep[r].tail = rep[r].seq + 1; rep[r].obeys = 0; skip }
 
@@ -408,6 +416,20 @@ inline die(r, keep) {
 	:: d_step { tg[t].swapped -> printf("learn target %d\n", t); tg[t].voters = tg[t].next; tg[t].next = 0; tg[t].swapped = 0; skip }
 
 active proctype world() {
+#ifndef EMPTY
+	/* the first target serves, every replica is in sync */
+	d_step {
+		for (i : 0 .. R - 1) {
+			rep[i].promised = 1; rep[i].safe = 1; rep[i].member = MEMBER; rep[i].first[1] = 1; rep[i].tail = 1;
+			if
+			:: VOTERS & BIT(i) -> rep[i].obeys = 1; tg[0].view[i] = SYNC
+			:: else
+			fi
+		}
+		tg[0].phase = SERVING; tg[0].epoch = 1; tg[0].voters = VOTERS; tg[0].used = 1; tg[0].first[1] = 1;
+		recEpoch = 1; recInit = 1; served = 1
+	}
+#endif
 end:	do
 	ACQUIRE(0) ACQUIRE(1)
 	RECOVERY(0) RECOVERY(1)

@@ -147,6 +147,7 @@ unsigned served : 2;		/* the newest epoch that did */
 unsigned durable : 3;		/* all up to it was flushed */
 unsigned failed : 3;		/* who lost its memory and is not in sync since */
 bit broken;			/* as many failed at once as a write quorum has */
+bit was;			/* that was so, ever: an answer of before may arrive late */
 
 /* Used within one step only. */
 hidden byte i, j, k, best, m, same;
@@ -315,19 +316,24 @@ inline serve(t) {
 inline acknowledge(t) {
 	tg[t].commit = tg[t].commit + 1;
 	i = tg[t].commit;
-	assert(broken || ack[i] == tg[t].op[i] || (ack[i] == 0 && tg[t].epoch >= served));
+	assert(was || ack[i] == tg[t].op[i] || (ack[i] == 0 && tg[t].epoch >= served));
 	/* a superseded target gets nothing acknowledged that its successor does not have */
 	for (j : 0 .. T - 1) {
-		assert(broken || tg[j].phase < JOINING || tg[j].epoch <= tg[t].epoch || (tg[j].last >= i && tg[j].op[i] == tg[t].op[i]));
+		assert(was || tg[j].phase < JOINING || tg[j].epoch <= tg[t].epoch || (tg[j].last >= i && tg[j].op[i] == tg[t].op[i]));
 	}
 	ack[i] = (tg[t].epoch >= served -> tg[t].op[i] : ack[i]);
 	trim(t)
 }
 
+inline judge() {
+	broken = broken || COUNT(failed & recVoters) >= QUORUM_OF(recVoters);
+	was = was || broken
+}
+
 inline die(r, keep) {
 	kills = kills + 1;
 	failed = failed | (rep[r].member == MEMBER -> BIT(r) : 0);
-	broken = broken || COUNT(failed & recVoters) >= QUORUM_OF(recVoters);
+	judge();
 	rep[r].suspect = (rep[r].member == MEMBER);
 	for (i : keep + 1 .. S) { rep[r].op[i] = 0 }
 	rep[r].promised = rep[r].safe;
@@ -411,7 +417,7 @@ inline die(r, keep) {
 		if :: !HOLDS(EFFECT) -> tg[t].voters = tg[t].next :: else fi; skip }
 
 #define SWAP(t) \
-	:: d_step { tg[t].next != 0 && !tg[t].swapped -> printf("swap target %d\n", t); if :: recEpoch == tg[t].epoch -> recVoters = tg[t].next; tg[t].swapped = 1 \
+	:: d_step { tg[t].next != 0 && !tg[t].swapped -> printf("swap target %d\n", t); if :: recEpoch == tg[t].epoch -> recVoters = tg[t].next; tg[t].swapped = 1; judge() \
 		:: else -> reset(t) fi; skip } \
 	:: d_step { tg[t].swapped -> printf("learn target %d\n", t); tg[t].voters = tg[t].next; tg[t].next = 0; tg[t].swapped = 0; skip }
 

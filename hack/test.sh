@@ -66,6 +66,7 @@ unit() {
   stage "without cgo" tests_without_cgo nocgo "${engine[@]}"
   stage "data races" tests race -race -short "${RACES[@]}"
   stage simulator tests simulator -run TestSimulation -count 1 ./pkg/volume/volumetest -seeds 500
+  stage "model of replication" hack/model.sh
   stage "attack on real processes" tests attack -run TestAttack -count 1 ./test/attack -rounds 10 -logs "$OUT/attack"
 }
 

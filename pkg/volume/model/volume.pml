@@ -1,7 +1,7 @@
 /*
  * How a volume is replicated, as a model to be checked exhaustively by spin.
- * Written from the contract (pkg/volume/DESIGN.md), not from the code; README.md
- * beside this file says what is modelled, what is not, and how to run it.
+ * Written from the contract (pkg/volume/DESIGN.md), not from the code; the page
+ * README.md beside it says what is modelled, what is not, and how to run it.
  *
  * One process takes one step after the other; every step is one event at one
  * replica or one target. An operation is known by the epoch that ordered it: the
@@ -21,6 +21,9 @@
 #ifndef RESTARTS
 #define RESTARTS 0		/* of replicas, in good order */
 #endif
+#ifndef WIPES
+#define WIPES 0			/* of replicas, which come back empty */
+#endif
 #ifndef DROPS
 #define DROPS 0			/* connections that end with both sides alive */
 #endif
@@ -39,23 +42,20 @@
 /* The rules that BREAK can leave out. */
 #define CAS 1			/* an epoch is acquired by compare-and-swap */
 #define PROMISE 2		/* lower epochs than the promised are refused */
-#define OBEY 3			/* only the connection greeted last is obeyed */
-#define SUSPECT 4		/* who lost its memory does not count */
-#define INTERSECT 5		/* recovery hears one of each write quorum */
-#define LONGEST 6		/* by (epoch, Seq): by Seq alone instead */
-#define COMMON 7		/* who parted does not join as it is */
-#define ADOPT 8			/* the epoch's start is recorded first */
-#define BARRIER 9		/* a write quorum is in sync before serving */
-#define QUORUM 10		/* a write quorum has it: one less instead */
-#define FLUSH 11		/* a write quorum flushes: one replica instead */
-#define INITIALIZED 12		/* an empty replica counts for nothing later */
-#define INCOMPLETE 13		/* who is being rebuilt does not count */
-#define STABLE 14		/* a promise is stable before it is answered */
-#define JOINT 15		/* while voters change, old and new must have it */
-#define COMPLETE 16		/* the new voters must have all before the change */
-#define SINGLE 17		/* one voter at a time */
-#define EFFECT 18		/* new voters count after the swap, not before */
-#define UNCLEAN 19		/* nobody is asked in vain before the last resort */
+#define SUSPECT 3		/* who lost its memory does not count */
+#define INTERSECT 4		/* recovery hears one of each write quorum */
+#define LONGEST 5		/* by (epoch, Seq): by Seq alone instead */
+#define COMMON 6		/* who parted does not join as it is */
+#define BARRIER 7		/* a write quorum is in sync before serving */
+#define QUORUM 8		/* a write quorum has it: one less instead */
+#define FLUSH 9		/* a write quorum flushes: one replica instead */
+#define INITIALIZED 10		/* an empty replica counts for nothing later */
+#define INCOMPLETE 11		/* that it is no prefix is recorded before a rebuild */
+#define STABLE 12		/* a promise is stable before it is answered */
+#define JOINT 13		/* while voters change, old and new must have it */
+#define COMPLETE 14		/* the new voters must have all before the change */
+#define EFFECT 15		/* new voters count after the swap, not before */
+#define UNCLEAN 16		/* nobody is asked in vain before the last resort */
 #ifndef BREAK
 #define BREAK 0
 #endif
@@ -133,11 +133,13 @@ bit recInit;
 #if BREAK == CAS
 unsigned loaded0 : 2;
 unsigned loaded1 : 2;
+unsigned acquired : 2;
 #endif
 
 /* What faults may still happen. */
 unsigned kills : 2;
 unsigned restarts : 2;
+unsigned wipes : 2;
 unsigned drops : 2;
 unsigned changes : 2;
 
@@ -159,7 +161,7 @@ hidden byte i, j, k, best, m, same;
 #define PREFIX(t, r) (!HOLDS(COMMON) || COMMON_OF(t, r) == rep[r].seq)
 #define CATCHABLE(t, r) (rep[r].member != REBUILDING && PREFIX(t, r) && rep[r].seq >= tg[t].low && rep[r].seq <= tg[t].last)
 
-#define CONNECTED(t, r) (rep[r].obeys == (t) + 1 || (!HOLDS(OBEY) && rep[r].obeys != 0))
+#define CONNECTED(t, r) (rep[r].obeys == (t) + 1)
 #define OBEYED(t, r) (CONNECTED(t, r) && (rep[r].promised == tg[t].epoch || !HOLDS(PROMISE)))
 #define VIEWS(t, v) ((tg[t].view[0] == v) | ((tg[t].view[1] == v) << 1) | ((tg[t].view[2] == v) << 2))
 #define HAVE(t, s) ((tg[t].view[0] == SYNC && tg[t].acked[0] >= (s)) | ((tg[t].view[1] == SYNC && tg[t].acked[1] >= (s)) << 1) | ((tg[t].view[2] == SYNC && tg[t].acked[2] >= (s)) << 2))
@@ -282,7 +284,7 @@ inline hello(t, r) {
 		fi;
 		rep[r].obeys = t + 1; tg[t].view[r] = HEARD;
 		if
-		:: tg[t].phase == FENCING && (rep[r].member == MEMBER || (rep[r].member == REBUILDING && !HOLDS(INCOMPLETE)) ||
+		:: tg[t].phase == FENCING && (rep[r].member == MEMBER ||
 		    (rep[r].member == FRESH && (!tg[t].used || !HOLDS(INITIALIZED)))) ->
 			tg[t].place[r] = (HOLDS(LONGEST) -> 8 * LAST_OF(rep[r].first, rep[r].seq) : 0) + rep[r].seq;
 			tg[t].members = tg[t].members | BIT(r);
@@ -303,7 +305,7 @@ inline serve(t) {
 			served = tg[t].epoch;
 			for (i : 1 .. S) {
 				same = (i <= tg[t].last && tg[t].op[i] == ack[i]);
-				assert(i > durable || same);
+				assert(i > durable || same || (wipes && was));
 				assert(ack[i] == 0 || broken || same);
 				ack[i] = (i <= tg[t].last -> tg[t].op[i] : 0)
 			}
@@ -349,13 +351,18 @@ inline die(r, keep) {
 #if BREAK == CAS
 #define LOADED(t) (t == 0 -> loaded0 : loaded1)
 #define ACQUIRE(t) \
-	:: d_step { tg[t].phase == IDLE && LOADED(t) != recEpoch -> printf("load target %d\n", t); if :: t == 0 -> loaded0 = recEpoch :: else -> loaded1 = recEpoch fi; skip } \
-	:: d_step { tg[t].phase == IDLE && LOADED(t) < E -> printf("acquire target %d\n", t); recEpoch = LOADED(t) + 1; tg[t].epoch = recEpoch; \
+	:: d_step { tg[t].phase == IDLE && LOADED(t) != recEpoch -> printf("load: target %d\n", t); \
+		loaded0 = (t == 0 -> recEpoch : loaded0); loaded1 = (t == 1 -> recEpoch : loaded1); skip } \
+	:: d_step { tg[t].phase == IDLE && acquired < E && LOADED(t) < E -> printf("acquire target %d\n", t); \
+		acquired = acquired + 1; recEpoch = LOADED(t) + 1; tg[t].epoch = recEpoch; \
 		tg[t].voters = recVoters; tg[t].used = recInit; tg[t].phase = FENCING; skip }
+#define CONTENT(t) (tg[t].epoch + 4 * (t))	/* two targets may have one epoch */
 #else
 #define ACQUIRE(t) \
-	:: d_step { tg[t].phase == IDLE && recEpoch < E && (t == 0 || tg[0].phase != IDLE) -> printf("acquire target %d\n", t); recEpoch = recEpoch + 1; tg[t].epoch = recEpoch; \
+	:: d_step { tg[t].phase == IDLE && recEpoch < E && (t == 0 || tg[0].phase != IDLE) -> printf("acquire target %d\n", t); \
+		recEpoch = recEpoch + 1; tg[t].epoch = recEpoch; \
 		tg[t].voters = recVoters; tg[t].used = recInit; tg[t].phase = FENCING; skip }
+#define CONTENT(t) tg[t].epoch
 #endif
 
 #define RECOVERY(t) \
@@ -368,7 +375,7 @@ inline die(r, keep) {
 
 #define WORK(t) \
 	:: d_step { tg[t].phase == SERVING && tg[t].last < S && tg[t].last - tg[t].commit < WINDOW -> printf("issue target %d\n", t); \
-		tg[t].last = tg[t].last + 1; tg[t].op[tg[t].last] = tg[t].epoch; trim(t); skip } \
+		tg[t].last = tg[t].last + 1; tg[t].op[tg[t].last] = CONTENT(t); trim(t); skip } \
 	:: d_step { tg[t].phase == SERVING && tg[t].commit < tg[t].last && ENOUGH(t, HAVE(t, tg[t].commit + 1)) -> printf("acknowledge target %d\n", t); acknowledge(t); skip } \
 	:: d_step { tg[t].phase == SERVING && kills < KILLS && !tg[t].flushing && tg[t].commit > durable -> printf("flush target %d\n", t); \
 		tg[t].flushing = 1; tg[t].mark = tg[t].commit; tg[t].flushed = 0; skip } \
@@ -380,7 +387,7 @@ inline die(r, keep) {
 	:: d_step { tg[t].phase >= FENCING && tg[t].view[r] == DOWN && ((tg[t].voters & BIT(r)) || (CHANGES && tg[t].phase == SERVING)) -> printf("hello target %d replica %d\n", t, r); hello(t, r); skip } \
 	:: d_step { tg[t].phase >= JOINING && tg[t].view[r] == HEARD && OBEYED(t, r) && CATCHABLE(t, r) -> printf("join target %d replica %d\n", t, r); \
 		tg[t].view[r] = JOIN; tg[t].acked[r] = rep[r].seq; \
-		if :: HOLDS(ADOPT) -> record(t, r); agree() :: else fi; skip } \
+		record(t, r); agree(); skip } \
 	:: d_step { (tg[t].view[r] == JOIN || tg[t].view[r] == SYNC) && OBEYED(t, r) && rep[r].seq < tg[t].last -> printf("apply target %d replica %d\n", t, r); \
 		rep[r].seq = rep[r].seq + 1; rep[r].op[rep[r].seq] = tg[t].op[rep[r].seq]; tg[t].acked[r] = rep[r].seq; \
 		rep[r].stable = (kills == KILLS -> rep[r].seq : rep[r].stable); \
@@ -391,7 +398,8 @@ inline die(r, keep) {
 		m = COMMON_OF(t, r); \
 		for (i : 1 .. E) { rep[r].first[i] = (rep[r].first[i] <= m + 1 -> rep[r].first[i] : 0) } \
 		for (i : m + 1 .. S) { rep[r].op[i] = 0 } \
-		rep[r].member = REBUILDING; rep[r].suspect = 0; rep[r].seq = m; rep[r].stable = m; rep[r].tail = m + 1; rep[r].safe = rep[r].promised; \
+		rep[r].member = (HOLDS(INCOMPLETE) -> REBUILDING : rep[r].member); rep[r].suspect = 0; \
+		rep[r].seq = (HOLDS(INCOMPLETE) -> m : tg[t].last); rep[r].stable = rep[r].seq; rep[r].tail = rep[r].seq + 1; rep[r].safe = rep[r].promised; \
 		tg[t].view[r] = REBUILD; skip } \
 	:: d_step { tg[t].view[r] == REBUILD && OBEYED(t, r) && HAVE(t, tg[t].last) != 0 -> printf("rebuilt target %d replica %d\n", t, r); \
 		for (i : 1 .. S) { rep[r].op[i] = tg[t].op[i] } \
@@ -407,10 +415,13 @@ inline die(r, keep) {
 	:: d_step { kills < KILLS && r <= kills && rep[r].stable <= 1 && rep[r].seq >= 1 -> printf("kill1 replica %d\n", r); die(r, 1); skip } \
 	:: d_step { kills < KILLS && r <= kills && rep[r].stable <= 2 && rep[r].seq >= 2 -> printf("kill2 replica %d\n", r); die(r, 2); skip } \
 	:: d_step { kills < KILLS && r <= kills && rep[r].stable <= 3 && rep[r].seq >= 3 -> printf("kill3 replica %d\n", r); die(r, 3); skip } \
+	:: d_step { wipes < WIPES && kills == KILLS && rep[r].member != FRESH -> printf("wipe replica %d\n", r); wipes = wipes + 1; kills = KILLS - 1; \
+		die(r, 0); for (i : 0 .. E) { rep[r].first[i] = 0 } \
+		rep[r].member = FRESH; rep[r].suspect = 0; rep[r].promised = 0; rep[r].safe = 0; skip } \
 	:: d_step { restarts < RESTARTS -> printf("restart replica %d\n", r); restarts = restarts + 1; rep[r].stable = rep[r].seq; rep[r].safe = rep[r].promised; \
 		rep[r].tail = rep[r].seq + 1; rep[r].obeys = 0; skip }
 
-#define NEXT(t, r) (tg[t].voters ^ BIT(r) ^ (HOLDS(SINGLE) -> 0 : BIT((r + 1) % R)))
+#define NEXT(t, r) (tg[t].voters ^ BIT(r))
 #define CHANGE(t, r) \
 	:: d_step { changes < CHANGES && tg[t].phase == SERVING && tg[t].next == 0 && NEXT(t, r) != 0 && \
 		(WRITE(NEXT(t, r), HAVE(t, tg[t].commit)) || !HOLDS(COMPLETE)) -> printf("change target %d replica %d\n", t, r); changes = changes + 1; tg[t].next = NEXT(t, r); \

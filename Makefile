@@ -63,6 +63,10 @@ e2e: ## the stage of test that needs a lab cluster only
 sim: ## the replication core against its simulator, for long (ROUNDS=20000 SEED=1)
 	@hack/sim.sh
 
+.PHONY: model
+model: ## the model of replication, exhaustively, and without each of its rules
+	@hack/model.sh
+
 .PHONY: attack
 attack: build-target build-replica ## faults at random against real processes (root; ROUNDS=100 SEED=1 LEVEL=quorum FIRST=1)
 	@hack/attack.sh

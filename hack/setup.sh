@@ -13,7 +13,7 @@ GO_MINIMUM=1.26
 BUILD=(gcc libc6-dev make git libzfslinux-dev libzpool5linux libtirpc-dev libjemalloc-dev zlib1g-dev libssl-dev libblkid-dev libudev-dev)
 CLUSTER=(containerd runc containernetworking-plugins nftables iptables conntrack iproute2 util-linux procps openssl)
 IMAGES=(buildah mmdebstrap)
-JUDGES=(zfsutils-linux e2fsprogs xfsprogs fio fuse3 jq)
+JUDGES=(zfsutils-linux e2fsprogs xfsprogs fio fuse3 jq spin)
 # Initiators and a decoder that judge the iSCSI target.
 ISCSI=(libiscsi-bin qemu-utils qemu-block-extra tshark)
 PACKAGES=("${BUILD[@]}" "${CLUSTER[@]}" "${IMAGES[@]}" "${JUDGES[@]}" "${ISCSI[@]}")

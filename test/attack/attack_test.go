@@ -15,6 +15,7 @@ var (
 	rounds = flag.Int("rounds", 0, "rounds of attack; none by default")
 	first  = flag.Int("first", 1, "number of the first round")
 	seed   = flag.Uint64("seed", 0, "of the plans; 0 picks one")
+	cuts   = flag.Int("cuts", 5, "every so many rounds there is a power cut: all replicas are killed at once")
 	level  = flag.String("level", "quorum", "consistency level")
 	bin    = flag.String("bin", "../../bin", "directory of the programs attacked")
 	logs   = flag.String("logs", "", "directory for the processes' logs when the attack fails")

@@ -140,7 +140,7 @@ func (c *cluster) run() {
 		wg.Go(func() { p.keep(done) }) // ends with done, when the process is killed
 	}
 	c.t.Cleanup(func() {
-		if c.t.Failed() {
+		if c.t.Failed() || *measure && *logs != "" {
 			c.saveLogs()
 		}
 		for _, p := range c.processes() {

@@ -192,8 +192,9 @@ func TestMeasureResync(t *testing.T) {
 	began := time.Now()
 	writeMany(t, h, extents(filled, 1<<20, func(i uint64) uint64 { return i << 20 }))
 	t.Logf("filled %d MiB in %v", *fillMiB, time.Since(began).Round(time.Second))
+	c.allInSync(10 * time.Minute) // one may have been too slow for the rest
 	r := c.rs[2]
-	r.kill()
+	c.killAndMiss(r)
 	writeMany(t, h, extents(changed, piece, func(uint64) uint64 { return rng.Uint64N(filled/piece) * piece }))
 	report := func(what string, bytes uint64) {
 		before := c.lan.received(r.name)
@@ -203,11 +204,21 @@ func TestMeasureResync(t *testing.T) {
 		t.Logf("%s: %d MiB moved for %d MiB, %.3f to 1, in %v", what, moved>>20, bytes>>20, float64(moved)/float64(bytes), took.Round(10*time.Millisecond))
 	}
 	report("resync of what changed", changed)
-	r.kill()
+	c.killAndMiss(r)
 	if err := errors.Join(os.RemoveAll(c.dir+"/"+r.name), os.Mkdir(c.dir+"/"+r.name, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	report("resync in full", filled)
+}
+
+// killAndMiss kills a process and waits until the target has noticed.
+func (c *cluster) killAndMiss(p *process) {
+	c.t.Helper()
+	p.kill()
+	eventually(c.t, healWithin, "the target has not noticed that "+p.name+" was killed", func() bool {
+		n := c.inSync()
+		return n >= 0 && n < replicas
+	})
 }
 
 func extents(total, piece uint64, at func(i uint64) uint64) (es []block.Extent) {

@@ -81,14 +81,14 @@ type plan struct {
 // roundLength is how long faults begin for.
 const roundLength = 6 * time.Second
 
-// newPlan depends on its arguments only. Every fifth round is a power cut.
+// newPlan depends on its arguments and -cuts only.
 func newPlan(seed uint64, round int) plan {
 	rng := rand.New(rand.NewPCG(seed, uint64(round)))
 	p := plan{seed: seed, round: round, victim: rng.IntN(replicas)}
 	for range 1 + rng.IntN(4) {
 		p.faults = append(p.faults, p.fault(rng, pick(rng)))
 	}
-	if round%5 == 0 {
+	if round%*cuts == 0 {
 		p.faults = append(p.faults, p.fault(rng, killAll))
 	}
 	slices.SortStableFunc(p.faults, func(a, b fault) int { return int(a.at - b.at) })

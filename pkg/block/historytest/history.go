@@ -127,8 +127,11 @@ func (h *History) CheckLinearizable(limit time.Duration) (undecided int, err err
 	return undecided, nil
 }
 
-// durable is a write and when it became so.
-type durable struct{ call, at time.Duration }
+// durable says that from a time on no write that returned before call is seen.
+type durable struct {
+	call, at time.Duration
+	by       Access // the write that replaced those
+}
 
 // CheckDurable returns an error when a write that was acknowledged and then
 // flushed, or done with FUA, was undone: no read that begins later returns a
@@ -141,18 +144,23 @@ func (h *History) CheckDurable() error {
 		}
 		writes[a.Block] = append(writes[a.Block], a)
 		if at := h.durableAt(a); at != 0 {
-			floors[a.Block] = append(floors[a.Block], durable{a.Calls[len(a.Calls)-1], at})
+			floors[a.Block] = append(floors[a.Block], durable{a.Calls[len(a.Calls)-1], at, a})
 		}
 	}
 	for _, f := range floors {
 		slices.SortFunc(f, func(a, b durable) int { return cmp.Compare(a.at, b.at) })
 		for i := 1; i < len(f); i++ {
-			f[i].call = max(f[i].call, f[i-1].call)
+			if f[i].call < f[i-1].call {
+				f[i].call, f[i].by = f[i-1].call, f[i-1].by
+			}
 		}
 	}
 	for _, a := range h.Accesses {
-		if !a.Write && a.Ret != 0 && !allowed(a, writes[a.Block], floors[a.Block]) {
-			return fmt.Errorf("block %d read %d, which a flushed write had replaced: %+v", a.Block, a.Value, a)
+		if a.Write || a.Ret == 0 {
+			continue
+		}
+		if d := floor(floors[a.Block], a.Calls[0]); d != nil && !allowed(a, writes[a.Block], d.call) {
+			return fmt.Errorf("block %d: %+v found a value that was replaced by %+v, which was durable at %v", a.Block, a, d.by, d.at)
 		}
 	}
 	return nil
@@ -177,9 +185,19 @@ func (h *History) cutBetween(s Span) bool {
 	return slices.ContainsFunc(h.Cuts, func(t time.Duration) bool { return s.Call <= t && t <= s.Ret })
 }
 
-func allowed(r Access, writes []Access, floors []durable) bool {
-	n, _ := slices.BinarySearchFunc(floors, r.Calls[0], func(d durable, t time.Duration) int { return cmp.Compare(d.at, t) })
-	return n == 0 || slices.ContainsFunc(writes, func(w Access) bool {
-		return w.Value == r.Value && w.returned() >= floors[n-1].call && w.Calls[0] <= r.Ret
+// floor is what is known to be durable at a time.
+func floor(ds []durable, at time.Duration) *durable {
+	n, _ := slices.BinarySearchFunc(ds, at, func(d durable, t time.Duration) int { return cmp.Compare(d.at, t) })
+	if n == 0 {
+		return nil
+	}
+	return &ds[n-1]
+}
+
+// allowed reports whether one of the writes that did not return before floor
+// explains what r read.
+func allowed(r Access, writes []Access, floor time.Duration) bool {
+	return slices.ContainsFunc(writes, func(w Access) bool {
+		return w.Value == r.Value && w.returned() >= floor && w.Calls[0] <= r.Ret
 	})
 }

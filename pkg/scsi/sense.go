@@ -198,7 +198,9 @@ func decodeDescriptors(b []byte) (Sense, error) {
 		}
 		switch {
 		case list[0] == 0 && n >= 12:
-			s.Info = Info{Valid: list[2]&0x80 != 0, Value: be.Uint64(list[4:])}
+			if list[2]&0x80 != 0 {
+				s.Info = Info{Valid: true, Value: be.Uint64(list[4:])}
+			}
 		case list[0] == 2 && n >= 8:
 			s.Field = getField(list[4:])
 		}

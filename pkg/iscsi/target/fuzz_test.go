@@ -81,18 +81,6 @@ func FuzzLogin(f *testing.F) {
 	})
 }
 
-// pipe is a listener of connections made in memory.
-type pipe chan net.Conn
-
-func (p pipe) Accept() (net.Conn, error) {
-	if c, ok := <-p; ok {
-		return c, nil
-	}
-	return nil, net.ErrClosed
-}
-func (p pipe) Close() error   { return nil }
-func (p pipe) Addr() net.Addr { return &net.TCPAddr{} }
-
 // FuzzConnection feeds bytes to a session in the full feature phase, in the
 // middle of a write: whatever comes, the connection ends when the peer's does,
 // and all memory is given back.

@@ -12,7 +12,6 @@ type writer struct {
 	statSN uint32
 	window [2]uint32  // ExpCmdSN, MaxCmdSN
 	sent   []*command // answered in the batch, not yet flushed
-	asked  []*command // whose R2T is in the batch
 }
 
 // urgent is what the writer sends besides answers.

@@ -22,7 +22,7 @@ var (
 )
 
 const (
-	healWithin  = 90 * time.Second // to all in sync, and all requests answered
+	healWithin  = 3 * time.Minute // to all in sync, all requests answered; a replica that cannot open its store says so for one
 	verifyEvery = 5
 )
 

@@ -159,15 +159,6 @@ func (c *cluster) run() {
 
 func (c *cluster) processes() []*process { return append(c.rs[:], c.targets[:]...) }
 
-func (c *cluster) process(name string) *process {
-	for _, p := range c.processes() {
-		if p.name == name {
-			return p
-		}
-	}
-	panic("no process " + name)
-}
-
 // current is the index of the newest target.
 func (c *cluster) current() int {
 	c.mu.Lock()

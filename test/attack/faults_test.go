@@ -17,8 +17,7 @@ type faulty struct {
 	l  *load
 	wg sync.WaitGroup
 
-	mu     sync.Mutex
-	moving bool // two targets may be alive
+	mu sync.Mutex // one move at a time
 }
 
 // run carries out the plan and returns when its last fault has ended.
@@ -144,13 +143,13 @@ func (f *faulty) disturb(x fault, target string) (undo func()) {
 	}(x.changes())
 }
 
-// changes are what x does to a way, and the way back.
-func (x fault) changes() (change, back func(*way)) {
-	switch x.kind {
+// changes are what f does to a way, and the way back.
+func (f fault) changes() (change, back func(*way)) {
+	switch f.kind {
 	case slow:
-		return func(w *way) { w.delay = x.delay }, func(w *way) { w.delay = 0 }
+		return func(w *way) { w.delay = f.delay }, func(w *way) { w.delay = 0 }
 	case narrow:
-		return func(w *way) { w.rate = x.rate }, func(w *way) { w.rate = 0 }
+		return func(w *way) { w.rate = f.rate }, func(w *way) { w.rate = 0 }
 	}
 	return func(w *way) { w.cut = true }, func(w *way) { w.cut = false }
 }

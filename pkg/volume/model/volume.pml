@@ -56,6 +56,7 @@
 #define COMPLETE 14		/* the new voters must have all before the change */
 #define EFFECT 15		/* new voters count after the swap, not before */
 #define UNCLEAN 16		/* nobody is asked in vain before the last resort */
+#define KEEP 17			/* who comes back empty still knows its promise */
 #ifndef BREAK
 #define BREAK 0
 #endif
@@ -417,7 +418,8 @@ inline die(r, keep) {
 	:: d_step { kills < KILLS && r <= kills && rep[r].stable <= 3 && rep[r].seq >= 3 -> printf("kill3 replica %d\n", r); die(r, 3); skip } \
 	:: d_step { wipes < WIPES && kills == KILLS && rep[r].member != FRESH -> printf("wipe replica %d\n", r); wipes = wipes + 1; kills = KILLS - 1; \
 		die(r, 0); for (i : 0 .. E) { rep[r].first[i] = 0 } \
-		rep[r].member = FRESH; rep[r].suspect = 0; rep[r].promised = 0; rep[r].safe = 0; skip } \
+		rep[r].member = FRESH; rep[r].suspect = 0; \
+		rep[r].promised = (HOLDS(KEEP) -> rep[r].promised : 0); rep[r].safe = rep[r].promised; skip } \
 	:: d_step { restarts < RESTARTS -> printf("restart replica %d\n", r); restarts = restarts + 1; rep[r].stable = rep[r].seq; rep[r].safe = rep[r].promised; \
 		rep[r].tail = rep[r].seq + 1; rep[r].obeys = 0; skip }
 

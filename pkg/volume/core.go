@@ -17,6 +17,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replication"
 )
@@ -24,19 +25,26 @@ import (
 // Time is a reading of a monotonic clock.
 type Time time.Duration
 
-// The bounds of what a target holds. The backlog must be smaller than a
-// replica's tail (replica.TailBytes, TailOps), the window smaller than the
-// backlog.
 const (
-	WindowBytes  = 8 << 20  // operations issued and not yet acknowledged
-	WindowOps    = 1024     //
-	BacklogBytes = 16 << 20 // operations kept for replicas that are behind
-	BacklogOps   = 4096     //
-	copyChunk    = 256 << 10
-	copyDepth    = 4  // chunks of a rebuild in flight
-	tailDepth    = 64 // operations of a tail in flight
-	flushDepth   = 4  // flush rounds in flight
+	copyDepth  = 4  // chunks of a rebuild in flight
+	tailDepth  = 64 // operations of a tail in flight
+	flushDepth = 4  // flush rounds in flight
 )
+
+// Bounds are what a target holds. The backlog must be smaller than a replica's
+// tail (replica.TailBytes, TailOps), the window smaller than the backlog.
+type Bounds struct {
+	WindowBytes  int // operations issued and not yet acknowledged
+	WindowOps    int
+	BacklogBytes int // operations kept for replicas that are behind
+	BacklogOps   int
+	CopyChunk    uint64 // bytes that a rebuild moves at once
+}
+
+// DefaultBounds are those of every target outside the simulator.
+func DefaultBounds() Bounds {
+	return Bounds{WindowBytes: 8 << 20, WindowOps: 1024, BacklogBytes: 16 << 20, BacklogOps: 4096, CopyChunk: 256 << 10}
+}
 
 // Config is what does not change while a target runs.
 type Config struct {
@@ -48,6 +56,7 @@ type Config struct {
 	// AlwaysDurable makes every write wait for stable storage.
 	AlwaysDurable bool
 	Timing        Timing
+	Bounds        Bounds // DefaultBounds when zero
 }
 
 // Timing holds the intervals. Lease must be the same in all targets of a
@@ -139,7 +148,7 @@ type Core struct {
 	sys      quorum.System
 	all      []*peer // every replica known
 	peers    []*peer // the voters, in the record's order
-	acquired bool    // an epoch, once: requests may have been taken
+	sole     bool    // no older target can get anything accepted: requests are taken
 	released bool    // the epoch before ended in good order
 	unclean  string
 	stop     error
@@ -162,6 +171,9 @@ type Core struct {
 
 // New makes a core; Start begins its work.
 func New(cfg Config) *Core {
+	if cfg.Bounds == (Bounds{}) {
+		cfg.Bounds = DefaultBounds()
+	}
 	c := &Core{cfg: cfg, reads: newReads()}
 	for _, id := range cfg.Replicas {
 		c.all = append(c.all, &peer{id: id})
@@ -249,7 +261,7 @@ func (c *Core) Loaded(now Time, rec Record, err error) {
 		c.retryAt = now + c.cfg.Timing.Retry
 		return
 	}
-	if c.acquired && rec.Holder != c.cfg.Instance {
+	if c.sole && rec.Holder != c.cfg.Instance && !mutant.On(mutant.StaleHost) {
 		// The hosts have gone on with another: what still waits here is
 		// stale and must never be done.
 		c.halt(fmt.Errorf("target %s of volume %s has taken over with epoch %d: %w", rec.Holder, c.cfg.Volume, rec.Epoch, ErrSuperseded))
@@ -266,6 +278,9 @@ func (c *Core) Loaded(now Time, rec Record, err error) {
 	c.released = rec.Holder == ""
 	c.sys, c.rec, c.phase = sys, next, Acquiring
 	c.act(Action{Kind: ActSwap, Old: rec, Next: next})
+	if mutant.On(mutant.EpochUnswapped) {
+		c.fence()
+	}
 }
 
 func (c *Core) setVoters(ids []quorum.ReplicaID) {
@@ -287,14 +302,22 @@ func (c *Core) Swapped(now Time, err error) {
 		c.load()
 		c.pause()
 	case c.phase == Acquiring:
-		c.phase, c.chooseAt, c.acquired = Fencing, 0, true
-		for _, p := range c.peers {
-			c.greet(p)
-		}
+		c.fence()
 	default:
 		c.phase = Leasing
 	}
 	c.advance()
+}
+
+// fence asks every replica for its promise.
+func (c *Core) fence() {
+	c.phase, c.chooseAt = Fencing, 0
+	if mutant.On(mutant.EarlyRequests) {
+		c.sole = true
+	}
+	for _, p := range c.peers {
+		c.greet(p)
+	}
 }
 
 // pause takes back the load just asked for and has Tick ask later.
@@ -338,12 +361,13 @@ func (c *Core) Tick(now Time) {
 	c.advance()
 }
 
-// Submit starts a request. Before the first epoch is acquired it is refused
-// with block.ErrFenced: it could go stale while another target serves.
+// Submit starts a request. Until enough replicas have promised it is refused
+// with block.ErrFenced: its host could go to an older target that still gets
+// writes accepted, and it would be done here again, later.
 func (c *Core) Submit(now Time, r *Request) {
 	c.now = now
 	switch {
-	case c.phase == Stopped, !c.acquired:
+	case c.phase == Stopped, !c.sole:
 		c.complete(r, block.ErrFenced)
 	case r.Op == block.OpRead:
 		c.reads.waiting = append(c.reads.waiting, r)
@@ -371,10 +395,10 @@ func (c *Core) advance() {
 		c.joinAll()
 		c.advanceRebuild()
 	}
-	if c.phase == Joining && c.sys.Write(c.synced) {
+	if c.phase == Joining && (c.sys.Write(c.synced) || mutant.On(mutant.NoBarrier) && c.source() != nil) {
 		c.barrier()
 	}
-	if c.phase == Leasing && (c.released || c.now >= c.fencedAt+c.cfg.Timing.LeaseWait) {
+	if c.phase == Leasing && (c.released || mutant.On(mutant.NoLeaseWait) || c.now >= c.fencedAt+c.cfg.Timing.LeaseWait) {
 		c.phase = Serving
 	}
 	if c.phase == Serving {
@@ -386,7 +410,7 @@ func (c *Core) advance() {
 
 // barrier is passed: a write quorum has the history and this epoch's start.
 func (c *Core) barrier() {
-	if c.rec.Initialized {
+	if c.rec.Initialized || mutant.On(mutant.NoInitialized) {
 		c.phase = Leasing
 		return
 	}

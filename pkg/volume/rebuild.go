@@ -7,6 +7,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
 )
 
@@ -26,6 +27,7 @@ type rebuild struct {
 	haveTheir bool
 	todo      []block.Extent // nil until both lists are there
 	planned   bool
+	chunk     uint64 // bytes
 	chunks    []*chunk
 	total     uint64
 	copied    uint64
@@ -47,7 +49,7 @@ type chunk struct {
 
 // copying reports whether a write to e must wait for a chunk.
 func (c *Core) copying(e block.Extent) bool {
-	return c.rebuild != nil && slices.ContainsFunc(c.rebuild.chunks, func(k *chunk) bool {
+	return c.rebuild != nil && !mutant.On(mutant.NoChunkLock) && slices.ContainsFunc(c.rebuild.chunks, func(k *chunk) bool {
 		return k.state != copying && k.extent.Overlaps(e)
 	})
 }
@@ -82,7 +84,7 @@ func (c *Core) advanceRebuild() {
 		c.send(rb.from, replication.Message{Type: replication.Changed, ID: rb.sourceID, Base: rb.base})
 	}
 	if rb.haveMine && rb.haveTheir {
-		rb.plan(c.cfg.Size)
+		rb.plan(c.cfg.Size, c.cfg.Bounds.CopyChunk)
 		c.copyChunks(rb)
 	}
 }
@@ -146,11 +148,14 @@ func (c *Core) onExtents(p *peer, m replication.Message) {
 }
 
 // plan unites the two lists.
-func (rb *rebuild) plan(size uint64) {
+func (rb *rebuild) plan(size, chunk uint64) {
 	if rb.planned {
 		return
 	}
-	rb.planned = true
+	rb.planned, rb.chunk = true, chunk
+	if mutant.On(mutant.OwnTailForgotten) {
+		rb.mine = nil
+	}
 	all := append(rb.mine, rb.theirs...)
 	rb.mine, rb.theirs = nil, nil
 	slices.SortFunc(all, func(a, b block.Extent) int { return cmp.Compare(a.Off, b.Off) })
@@ -173,7 +178,7 @@ func (rb *rebuild) plan(size uint64) {
 // next cuts the next chunk off the plan.
 func (rb *rebuild) next() *chunk {
 	e := &rb.todo[0]
-	k := &chunk{extent: block.Extent{Off: e.Off, Len: min(e.Len, copyChunk)}}
+	k := &chunk{extent: block.Extent{Off: e.Off, Len: min(e.Len, rb.chunk)}}
 	e.Off, e.Len = k.extent.End(), e.Len-k.extent.Len
 	if e.Len == 0 {
 		rb.todo = rb.todo[1:]
@@ -191,13 +196,16 @@ func (c *Core) copyChunks(rb *rebuild) {
 			c.send(rb.from, replication.Message{Type: replication.Read, ID: k.id, Extent: k.extent})
 		}
 	}
-	if len(rb.chunks) == 0 && len(rb.todo) == 0 {
+	if (len(rb.chunks) == 0 || mutant.On(mutant.BeginEarly)) && len(rb.todo) == 0 {
 		c.beginPeer(rb.to)
 	}
 }
 
 // settledAt reports whether p has every operation issued on e.
 func (c *Core) settledAt(p *peer, e block.Extent) bool {
+	if mutant.On(mutant.SourceBehind) {
+		return true
+	}
 	for s := c.last; s > p.acked; s-- {
 		if c.log.at(s).extent.Overlaps(e) {
 			return false

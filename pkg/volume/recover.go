@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replication"
 )
@@ -23,12 +24,12 @@ func (p *peer) membership() replication.Membership {
 // member reports whether what the peer holds is a prefix of the history.
 func (c *Core) member(p *peer) bool {
 	m := p.membership()
-	return m == replication.Member || (m == replication.Fresh && !c.rec.Initialized)
+	return m == replication.Member || (m == replication.Fresh && (!c.rec.Initialized || mutant.On(mutant.EmptyCounts)))
 }
 
 // counts reports whether the peer surely still holds all it acknowledged.
 func (c *Core) counts(p *peer) bool {
-	return c.member(p) && p.st.Flags&replication.FlagSuspect == 0
+	return c.member(p) && (p.st.Flags&replication.FlagSuspect == 0 || mutant.On(mutant.SuspectCounts))
 }
 
 // of turns a predicate of peers into one of voters.
@@ -46,7 +47,7 @@ func (c *Core) every(f func(*peer) bool) bool {
 // choose picks the longest history once enough voters have promised.
 func (c *Core) choose() {
 	eligible, grace, unclean := c.counts, c.cfg.Timing.Grace, ""
-	if !c.sys.Recover(c.of(c.counts)) {
+	if !c.recoverable() {
 		clean := func(p *peer) bool { return c.counts(p) || unheard(p) }
 		if c.sys.Recover(c.of(clean)) || !c.lastResort() {
 			c.chooseAt = 0
@@ -65,6 +66,15 @@ func (c *Core) choose() {
 	if c.now >= c.chooseAt {
 		c.chosen(c.best(eligible), unclean)
 	}
+}
+
+// recoverable reports whether the voters heard that surely hold all they
+// acknowledged include one of every write quorum.
+func (c *Core) recoverable() bool {
+	if mutant.On(mutant.RecoverFromOne) {
+		return slices.ContainsFunc(c.peers, c.counts)
+	}
+	return c.sys.Recover(c.of(c.counts))
 }
 
 // lastResort reports whether the members heard are enough to reopen from
@@ -88,12 +98,15 @@ func (c *Core) best(eligible func(*peer) bool) *peer {
 }
 
 func position(p *peer) history.Position {
+	if mutant.On(mutant.LongestSeq) {
+		return history.Position{Seq: p.st.Seq}
+	}
 	return history.Position{Epoch: p.st.History.Last(), Seq: p.st.Seq}
 }
 
 // chosen makes the best replica's history this epoch's.
 func (c *Core) chosen(best *peer, unclean string) {
-	c.unclean, c.fencedAt = unclean, c.now
+	c.unclean, c.fencedAt, c.sole = unclean, c.now, true
 	c.last, c.commit = best.st.Seq, best.st.Seq
 	c.hist = extend(best.st.History, history.Entry{Epoch: c.rec.Epoch, First: c.last + 1})
 	low := c.last
@@ -105,6 +118,10 @@ func (c *Core) chosen(best *peer, unclean string) {
 	c.log = backlog{first: low + 1}
 	c.tail = tailing{from: best, next: low + 1}
 	c.phase = Tailing
+	if mutant.On(mutant.TailForgotten) {
+		c.last, c.commit = low, low
+		c.hist = extend(best.st.History.At(low), history.Entry{Epoch: c.rec.Epoch, First: low + 1})
+	}
 }
 
 // extend appends e, dropping the entries that never got an operation and, past
@@ -173,7 +190,8 @@ func (c *Core) joinAll() {
 // catchable reports whether the backlog holds all that the peer misses.
 func (c *Core) catchable(p *peer) bool {
 	m := p.membership()
-	return (m == replication.Member || m == replication.Fresh) && c.common(p) == p.st.Seq && p.st.Seq+1 >= c.log.first
+	prefix := c.common(p) == p.st.Seq || mutant.On(mutant.DivergedCatchUp) && p.st.Seq <= c.last
+	return (m == replication.Member || m == replication.Fresh) && prefix && p.st.Seq+1 >= c.log.first
 }
 
 // join sends what the peer misses, then has it begin to count.

@@ -115,6 +115,8 @@ func (c *Core) lose(p *peer, why string) {
 	if rb := c.rebuild; rb != nil {
 		if rb.to == p {
 			c.rebuild = nil
+		} else if rb.from == p && rb.stableID != 0 {
+			c.rebuild = nil
 		} else if rb.from == p {
 			rb.lostSource()
 		}
@@ -272,5 +274,11 @@ func (c *Core) onDone(p *peer, m replication.Message) {
 		}
 	case c.rebuild != nil && c.rebuild.to == p:
 		c.copied(m)
+	case c.rebuild != nil && c.rebuild.from == p && m.ID == c.rebuild.stableID && m.ID != 0:
+		if m.Code != replication.OK {
+			c.fail(p, m.Code, "it could not flush: "+m.Text)
+			return
+		}
+		c.giveUp(c.rebuild)
 	}
 }

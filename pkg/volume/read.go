@@ -70,7 +70,7 @@ func (c *Core) unsettledFor(r *Request, seq history.Seq) bool {
 // reader picks the first replica, in the configured order, that can answer r.
 func (c *Core) reader(r *Request) *peer {
 	for _, id := range c.cfg.Replicas {
-		if p := c.peer(id); p.state == synced && (p.acked >= c.commit || mutant.On(mutant.ReadBehind)) && !r.bad[id] {
+		if p := c.peer(id); p.state == synced && p.acked >= c.commit && !r.bad[id] {
 			return p
 		}
 	}

@@ -16,7 +16,8 @@ import (
 // receives every new operation meanwhile; a chunk is read from the source and
 // sent at one place in that stream, and writes to it wait for that moment.
 type rebuild struct {
-	to, from  *peer // from is nil while there is no source
+	to, from  *peer  // from is nil while there is no source
+	stableID  uint64 // of the Flush that comes before to gives up its prefix
 	base      history.Seq
 	start     history.Seq // the stream begins after it
 	listID    uint64      // of the request for the replica's own list
@@ -70,7 +71,7 @@ func (c *Core) advanceRebuild() {
 		c.startRebuild()
 	}
 	rb := c.rebuild
-	if rb == nil || rb.to.begin != 0 {
+	if rb == nil || rb.to.begin != 0 || rb.stableID != 0 {
 		return
 	}
 	if rb.from == nil {
@@ -101,13 +102,21 @@ func (c *Core) startRebuild() {
 			to = p
 		}
 	}
-	if to == nil || c.source() == nil {
+	from := c.source()
+	if to == nil || from == nil {
 		return
 	}
-	base := c.common(to)
-	to.state, to.sent, to.acked = rebuilding, c.last, c.last
-	c.rebuild = &rebuild{to: to, base: base, start: c.last, listID: c.id()}
-	c.send(to, replication.Message{Type: replication.Rebuild, ID: c.rebuild.listID, Base: base, Seq: c.last})
+	c.rebuild = &rebuild{to: to, from: from, stableID: c.id()}
+	c.send(from, replication.Message{Type: replication.Flush, ID: c.rebuild.stableID})
+}
+
+// giveUp has the replica stop being a member: what it may be the other copy of
+// is stable on the source by now.
+func (c *Core) giveUp(rb *rebuild) {
+	rb.stableID = 0
+	rb.base, rb.start, rb.listID = c.common(rb.to), c.last, c.id()
+	rb.to.state, rb.to.sent, rb.to.acked = rebuilding, c.last, c.last
+	c.send(rb.to, replication.Message{Type: replication.Rebuild, ID: rb.listID, Base: rb.base, Seq: rb.start})
 }
 
 // rank orders replicas by what their loss would cost: those that are no
@@ -203,9 +212,6 @@ func (c *Core) copyChunks(rb *rebuild) {
 
 // settledAt reports whether p has every operation issued on e.
 func (c *Core) settledAt(p *peer, e block.Extent) bool {
-	if mutant.On(mutant.SourceBehind) {
-		return true
-	}
 	for s := c.last; s > p.acked; s-- {
 		if c.log.at(s).extent.Overlaps(e) {
 			return false

@@ -20,7 +20,6 @@ const (
 	FlushByOne     // a flush is answered when one replica has answered
 	FlushForgotten // FUA is acknowledged without a flush
 	ReadUnsettled  // reads see operations that are not acknowledged
-	ReadBehind     // reads go to a replica that misses acknowledged operations
 	NoLease        // reads need no lease
 	LeaseFromPong  // the lease runs from the confirmation's arrival
 
@@ -41,7 +40,6 @@ const (
 	// Rebuilding (pkg/volume, rebuild.go).
 	OwnTailForgotten // what only the returning replica changed is not copied
 	NoChunkLock      // writes pass a chunk that is being copied
-	SourceBehind     // a chunk is read from a source that misses writes to it
 	BeginEarly       // a replica counts before the last chunk has arrived
 
 	// The replica (pkg/replica).

@@ -34,6 +34,7 @@ type client struct {
 	stays  float64             // chance to stay with an old target when it could move
 	under  [3]int              // requests under way, by kind
 	asked  map[int]volume.Time // last attempt of each flush under way
+	pinned volume.Time         // it does not leave a living target until then
 	inside bool                // of a call of the core: it refuses at once what it does not take
 }
 
@@ -66,7 +67,7 @@ func newClient(w *world, id int) *client {
 
 // follow moves to the newest target some time after there is one.
 func (c *client) follow() {
-	if c.target != c.w.newest() && (!c.target.alive || !c.w.chance(c.stays)) {
+	if c.target != c.w.newest() && (!c.target.alive || !c.w.chance(c.stays) && c.w.now > c.pinned) {
 		c.move()
 	}
 	c.w.after(c.w.between(20*ms, 400*ms), c.follow)
@@ -110,7 +111,7 @@ func (c *client) start() {
 	case w.chance(c.writes):
 		kind = writing
 	}
-	if c.under[kind] >= inFlight[kind] {
+	if c.under[kind] >= inFlight[kind] || kind != reading && w.now < w.calm {
 		return
 	}
 	if kind == flushing {

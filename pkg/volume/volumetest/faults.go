@@ -27,7 +27,7 @@ func (w *world) faultKinds() []func() {
 		w.isolateReplica, w.slowReplica, w.oneWay,
 		w.killTarget, w.killTarget, w.moveTarget, w.overtake,
 		w.loseAuthority, w.slowAuthority,
-		w.split, w.split, w.splitAndReboot, w.isolateCrashAndKill, w.minority, w.minority,
+		w.split, w.split, w.splitAndReboot, w.isolateCrashAndKill, w.minority, w.minority, w.zombie, w.zombie, w.interruptTakeover,
 		w.powerCutWhenever, w.failDisk, w.replaceDisk, w.rotBlocks,
 	}
 }
@@ -157,33 +157,6 @@ func (w *world) isolateCrashAndKill() {
 	w.another()
 }
 
-// minority leaves the target the replica it reads from, for a moment in which
-// nothing is acknowledged, and then takes that replica away with the target.
-func (w *world) minority() {
-	t := w.newest()
-	keep := w.replicas[0]
-	for _, n := range w.replicas {
-		if n != keep {
-			t.cut[n.id] = toNode
-			if w.chance(0.5) {
-				t.cut[n.id] = bothWays
-			}
-		}
-	}
-	w.after(w.between(0, 400*ms), func() {
-		if w.healing {
-			return
-		}
-		keep.isolated = true
-		w.after(w.between(2000*ms, 8000*ms), func() { keep.isolated = false })
-		if w.chance(0.7) {
-			t.kill()
-		}
-		w.another()
-	})
-	w.after(w.between(2000*ms, 8000*ms), func() { clear(t.cut) })
-}
-
 // mayLose keeps to the contract: fewer than a write quorum of voters may have
 // lost their memory or their disk at once.
 func (w *world) mayLose(n *node) bool { return w.opt.PowerCuts || w.fewLost(n) }
@@ -256,6 +229,11 @@ func (w *world) replaceDisk() {
 	for _, m := range w.replicas {
 		if m.wiped {
 			n = m
+		}
+	}
+	for _, m := range w.replicas {
+		if m != n && m.rebuilding() {
+			return // see DESIGN.md: it has given up its prefix, and n may be its source
 		}
 	}
 	if w.fewLost(n) {

@@ -24,8 +24,9 @@ type conn struct {
 	id     uint64
 	t      *target
 	n      *node
-	open   bool
-	life   int // of the node when it was made
+	open   bool // for the target
+	ended  bool // by the node
+	life   int  // of the node when it was made
 	toNode pipe
 	toTgt  pipe
 	linger volume.Time // of what was sent before the connection ended
@@ -52,9 +53,18 @@ func (w *world) dial(t *target, n *node) {
 	t.step(func() { t.core.Connected(t.now(), n.id, k.id) })
 }
 
-// hangUp ends k on both sides; each learns of it now or a little later. What
-// was sent may still arrive, even much later and after what a newer connection
-// carries.
+// nodeHangsUp ends k; the target learns of it when all that was sent before has
+// come.
+func (w *world) nodeHangsUp(k *conn) {
+	if k.ended || !k.open {
+		return
+	}
+	k.ended = true
+	w.push(k, &k.toTgt, nil)
+}
+
+// hangUp ends k for the target. What was sent may still reach the node, even
+// much later and after what a newer connection carries.
 func (w *world) hangUp(k *conn) {
 	if !k.open {
 		return
@@ -90,7 +100,12 @@ func (w *world) send(k *conn, p *pipe, m replication.Message) {
 	for _, b := range m.Bufs {
 		head = append(head, b...)
 	}
-	p.queue = append(p.queue, head)
+	w.push(k, p, head)
+}
+
+// push queues a frame; nil ends the connection.
+func (w *world) push(k *conn, p *pipe, frame []byte) {
+	p.queue = append(p.queue, frame)
 	if !p.busy {
 		p.busy = true
 		w.after(w.latency(k), func() { w.deliver(k, p) })
@@ -116,11 +131,14 @@ func (w *world) deliver(k *conn, p *pipe) {
 		w.after(d, func() { w.deliver(k, p) })
 		return
 	}
-	p.busy = false
 	n := 1 + w.rng.IntN(len(p.queue))
 	batch := p.queue[:n]
 	p.queue = p.queue[n:]
 	for _, b := range batch {
+		if b == nil {
+			w.hangUp(k)
+			return
+		}
 		m, err := replication.Decode(b)
 		if err != nil {
 			w.fail(Protocol, "decode: %v", err)
@@ -128,8 +146,8 @@ func (w *world) deliver(k *conn, p *pipe) {
 		}
 		w.arrive(k, p, m)
 	}
-	if len(p.queue) > 0 {
-		p.busy = true
+	p.busy = len(p.queue) > 0
+	if p.busy {
 		w.after(w.latency(k), func() { w.deliver(k, p) })
 	}
 }
@@ -138,7 +156,7 @@ func (w *world) deliver(k *conn, p *pipe) {
 // before the connection ended may still reach the node.
 func (w *world) arrive(k *conn, p *pipe, m replication.Message) {
 	switch {
-	case p.way == toNode && k.n.up && k.n.life == k.life:
+	case p.way == toNode && k.n.up && k.n.life == k.life && !k.ended:
 		w.traceMessage(k, "->", &m)
 		k.n.handle(k, m)
 	case p.way == toTarget && k.open && k.t.alive:

@@ -119,6 +119,11 @@ func (n *node) wipe() {
 	n.w.trace("%s has an empty disk", n.id)
 }
 
+// rebuilding reports whether the replica has given up its prefix.
+func (n *node) rebuilding() bool {
+	return replication.Membership(n.core.Describe().Kind) == replication.Rebuilding
+}
+
 // stop ends the process in good order.
 func (n *node) stop() {
 	if n.failing {
@@ -141,7 +146,7 @@ func (n *node) stop() {
 func (w *world) hangUpAll(n *node) {
 	for _, t := range w.targets {
 		if k := t.conns[n.id]; k != nil {
-			w.hangUp(k)
+			w.nodeHangsUp(k)
 		}
 	}
 }
@@ -150,13 +155,14 @@ func (n *node) handle(k *conn, m replication.Message) {
 	w := n.w
 	if m.Type == replication.Rebuild {
 		n.rebuilds++
+		w.ambushRebuild(n, k)
 	}
 	ok := n.core.Handle(k.replyConn(), []replication.Message{m}, func(r replication.Message) { w.send(k, &k.toTgt, r) })
 	if m.Type == replication.Begin && ok {
 		n.lost, n.wiped = false, false
 	}
 	if !ok {
-		w.after(w.between(0, 5*ms), func() { w.hangUp(k) })
+		w.nodeHangsUp(k)
 	}
 	switch err := n.core.Err(); {
 	case err == nil:
@@ -180,6 +186,8 @@ type target struct {
 	noAPI bool
 	skew  volume.Time // of its clock,
 	rate  float64     // and how fast that runs
+	// ambush is called at each change of phase; may be nil.
+	ambush func(volume.Phase)
 }
 
 // maxDrift is how far a clock's rate may be off. Two of them must not differ
@@ -264,6 +272,9 @@ func (t *target) step(event func()) {
 		t.do(a)
 	}
 	if p := t.core.Phase(); p != before {
+		if t.ambush != nil {
+			t.ambush(p)
+		}
 		t.w.trace("%s %v epoch %d %s", t.name, p, t.core.Epoch(), t.core.Status().Unclean)
 	}
 }

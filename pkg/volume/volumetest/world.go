@@ -109,6 +109,7 @@ type world struct {
 	conns    uint64
 	auth     authority
 	healing  bool        // no more faults
+	calm     volume.Time // nobody writes until then
 	pace     volume.Time // of the clients: what few writes touch shows more
 	clients  []*client
 	ops      []op

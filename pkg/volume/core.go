@@ -48,11 +48,14 @@ func DefaultBounds() Bounds {
 
 // Config is what does not change while a target runs.
 type Config struct {
-	Instance string // unique to this run of the target
-	Level    quorum.Level
-	Replicas []quorum.ReplicaID // those the target can connect to
-	Size     uint64             // bytes
-	Volume   string
+	Instance string             // unique to this run of the target
+	Level    quorum.Level       // without a Layout
+	Replicas []quorum.ReplicaID // without a Layout: the one to read from first
+	// Layout has the target change the record's level and voters; nil leaves
+	// both alone. The Authority must then keep all of a Record.
+	Layout *Layout
+	Size   uint64 // bytes
+	Volume string
 	// AlwaysDurable makes every write wait for stable storage.
 	AlwaysDurable bool
 	Timing        Timing
@@ -69,13 +72,14 @@ type Timing struct {
 	Grace        Time // recovery waits this long for replicas it could do without
 	UncleanGrace Time // the same before a recovery that may lose unflushed writes
 	Retry        Time // between attempts at what failed
+	Evict        Time // a voter that holds I/O up is kept this long
 }
 
 // DefaultTiming suits a cluster on one site.
 func DefaultTiming() Timing {
 	const ms = Time(time.Millisecond)
 	return Timing{Lease: 1500 * ms, LeaseWait: 1650 * ms, Ping: 400 * ms, Dead: 4000 * ms,
-		Grace: 300 * ms, UncleanGrace: 8000 * ms, Retry: 1000 * ms}
+		Grace: 300 * ms, UncleanGrace: 8000 * ms, Retry: 1000 * ms, Evict: 2000 * ms}
 }
 
 // Phase is where a target is on its way to serving.
@@ -147,7 +151,10 @@ type Core struct {
 	rec      Record
 	sys      quorum.System
 	all      []*peer // every replica known
-	peers    []*peer // the voters, in the record's order
+	peers    []*peer // those that are kept up to date, the preferred first
+	voters   []*peer // of them
+	change   *change // of the record
+	calling  bool    // the Authority has not answered yet
 	sole     bool    // no older target can get anything accepted: requests are taken
 	released bool    // the epoch before ended in good order
 	unclean  string
@@ -200,7 +207,12 @@ func (c *Core) Phase() Phase { return c.phase }
 // Epoch is the epoch acquired, or being acquired.
 func (c *Core) Epoch() history.Epoch { return c.rec.Epoch }
 
-func (c *Core) act(a Action) { c.out = append(c.out, a) }
+func (c *Core) act(a Action) {
+	if a.Kind == ActLoad || a.Kind == ActSwap {
+		c.calling = true
+	}
+	c.out = append(c.out, a)
+}
 
 func (c *Core) id() uint64 {
 	c.ids++
@@ -211,6 +223,10 @@ func (c *Core) load() {
 	c.phase, c.retryAt = Loading, 0
 	c.act(Action{Kind: ActLoad})
 }
+
+// loadLater has Tick ask for the record, once what was asked before has been
+// answered.
+func (c *Core) loadLater() { c.phase, c.retryAt = Loading, c.now+c.cfg.Timing.Retry }
 
 func (c *Core) halt(err error) {
 	c.stop = err
@@ -253,12 +269,17 @@ func (c *Core) Record() Record { return c.rec }
 
 // Loaded is the answer to ActLoad.
 func (c *Core) Loaded(now Time, rec Record, err error) {
-	c.now = now
-	if c.phase != Loading {
+	c.now, c.calling = now, false
+	if c.change != nil && c.change.swapping {
+		c.changeLoaded(rec, err)
+		c.advance()
+		return
+	}
+	if c.phase != Loading || c.retryAt != 0 {
 		return
 	}
 	if err != nil {
-		c.retryAt = now + c.cfg.Timing.Retry
+		c.loadLater()
 		return
 	}
 	if c.sole && rec.Holder != c.cfg.Instance && !mutant.On(mutant.StaleHost) {
@@ -267,40 +288,41 @@ func (c *Core) Loaded(now Time, rec Record, err error) {
 		c.halt(fmt.Errorf("target %s of volume %s has taken over with epoch %d: %w", rec.Holder, c.cfg.Volume, rec.Epoch, ErrSuperseded))
 		return
 	}
-	sys, err := quorum.New(c.cfg.Level, rec.Voters)
+	next := rec
+	if c.cfg.Layout != nil {
+		next = c.cfg.Layout.complete(rec)
+	}
+	conf := next.config()
+	if conf.Level == "" {
+		conf.Level = c.cfg.Level
+	}
+	sys, err := conf.System()
 	if err != nil {
 		c.halt(fmt.Errorf("record of volume %s: %w", c.cfg.Volume, err))
 		return
 	}
-	c.setVoters(rec.Voters)
-	next := rec
 	next.Epoch, next.Holder = rec.Epoch+1, c.cfg.Instance
 	c.released = rec.Holder == ""
 	c.sys, c.rec, c.phase = sys, next, Acquiring
+	c.follow()
 	c.act(Action{Kind: ActSwap, Old: rec, Next: next})
 	if mutant.On(mutant.EpochUnswapped) {
 		c.fence()
 	}
 }
 
-func (c *Core) setVoters(ids []quorum.ReplicaID) {
-	c.peers = nil
-	for _, id := range ids {
-		c.peers = append(c.peers, c.peer(id))
-	}
-}
-
 // Swapped is the answer to ActSwap.
 func (c *Core) Swapped(now Time, err error) {
-	c.now = now
+	c.now, c.calling = now, false
 	switch {
-	case c.phase != Acquiring && c.phase != Initializing:
+	case c.change != nil && c.change.swapping:
+		c.changeSwapped(err)
+	case c.phase != Acquiring && c.phase != Initializing: // of an epoch that was given up
 	case err != nil && c.phase == Initializing:
 		c.reacquire(fmt.Sprintf("the volume's record could not be changed: %v", err))
 	case err != nil:
 		// Lost to another, or unknown: read what stands and go on from there.
-		c.load()
-		c.pause()
+		c.loadLater()
 	case c.phase == Acquiring:
 		c.fence()
 	default:
@@ -320,12 +342,6 @@ func (c *Core) fence() {
 	}
 }
 
-// pause takes back the load just asked for and has Tick ask later.
-func (c *Core) pause() {
-	c.out = c.out[:len(c.out)-1]
-	c.retryAt = c.now + c.cfg.Timing.Retry
-}
-
 // reacquire starts over with a new epoch. Requests stay and are done again.
 func (c *Core) reacquire(why string) {
 	c.phase = Loading
@@ -340,24 +356,24 @@ func (c *Core) reacquire(why string) {
 	}
 	c.waiting = append(again, c.waiting...)
 	c.uncom = window{}
-	c.log, c.tail, c.rebuild = backlog{}, tailing{}, nil
+	c.log, c.tail, c.rebuild, c.change = backlog{}, tailing{}, nil, nil
 	c.reads.requeue()
 	c.flushes.requeue()
-	c.load()
-	c.pause()
+	c.loadLater()
 }
 
 // Tick tells the time; call it every few tens of milliseconds.
 func (c *Core) Tick(now Time) {
 	c.now = now
-	if c.phase == Loading && c.retryAt != 0 && now >= c.retryAt {
+	if c.phase == Loading && c.retryAt != 0 && now >= c.retryAt && (!c.calling || mutant.On(mutant.StaleAnswer)) {
 		c.load()
 	}
-	if c.phase >= Fencing && c.phase != Stopped {
+	if c.fenced() {
 		for _, p := range c.peers {
 			c.tickPeer(p)
 		}
 	}
+	c.noteSynced()
 	c.advance()
 }
 
@@ -394,8 +410,9 @@ func (c *Core) advance() {
 	if c.phase >= Joining && c.phase < Stopped {
 		c.joinAll()
 		c.advanceRebuild()
+		c.advanceChange()
 	}
-	if c.phase == Joining && (c.sys.Write(c.synced) || mutant.On(mutant.NoBarrier) && c.source() != nil) {
+	if c.phase == Joining && c.sys.Write(c.synced) {
 		c.barrier()
 	}
 	if c.phase == Leasing && (c.released || mutant.On(mutant.NoLeaseWait) || c.now >= c.fencedAt+c.cfg.Timing.LeaseWait) {

@@ -30,7 +30,7 @@ func (s peerState) String() string { return peerStateNames[s] }
 // streaming says that every operation is sent to the peer as it is issued.
 func (s peerState) streaming() bool { return s == joining || s == synced || s == rebuilding }
 
-// peer is one voter.
+// peer is one replica.
 type peer struct {
 	id    quorum.ReplicaID
 	conn  uint64 // 0: none
@@ -44,6 +44,8 @@ type peer struct {
 	pingID  uint64
 	pingAt  Time // when pingID was sent
 	lease   Time // when the last answered ping was sent
+
+	syncedAt Time // when it was last seen in sync
 
 	reason  replication.Code
 	text    string
@@ -62,7 +64,7 @@ func (c *Core) Connected(now Time, id quorum.ReplicaID, conn uint64) {
 	}
 	p.conn, p.state, p.heardAt, p.lease, p.pingID = conn, connected, now, 0, 0
 	p.pingAt = 0
-	if c.phase >= Fencing && c.phase != Stopped {
+	if c.fenced() && c.follows(p) {
 		c.greet(p)
 	}
 	c.advance()
@@ -112,6 +114,9 @@ func (c *Core) lose(p *peer, why string) {
 	}
 	c.reads.lost(p.id)
 	c.flushes.lost(p.id)
+	if c.change != nil {
+		delete(c.change.ids, p.id)
+	}
 	if rb := c.rebuild; rb != nil {
 		if rb.to == p {
 			c.rebuild = nil
@@ -129,7 +134,7 @@ func (c *Core) lose(p *peer, why string) {
 }
 
 func (c *Core) anyStreaming() bool {
-	for _, p := range c.peers {
+	for _, p := range c.voters {
 		if p.state == joining || p.state == synced {
 			return true
 		}
@@ -272,6 +277,7 @@ func (c *Core) onDone(p *peer, m replication.Message) {
 		if m.Code != replication.OK {
 			c.fail(p, m.Code, "it could not flush: "+m.Text)
 		}
+	case c.flushedChange(p, m):
 	case c.rebuild != nil && c.rebuild.to == p:
 		c.copied(m)
 	case c.rebuild != nil && c.rebuild.from == p && m.ID == c.rebuild.stableID && m.ID != 0:

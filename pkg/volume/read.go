@@ -67,10 +67,10 @@ func (c *Core) unsettledFor(r *Request, seq history.Seq) bool {
 	return c.unsettled(r.Extent, seq) != 0 && !mutant.On(mutant.ReadUnsettled)
 }
 
-// reader picks the first replica, in the configured order, that can answer r.
+// reader picks the first replica, in the order of preference, that can answer r.
 func (c *Core) reader(r *Request) *peer {
-	for _, id := range c.cfg.Replicas {
-		if p := c.peer(id); p.state == synced && p.acked >= c.commit && !r.bad[id] {
+	for _, p := range c.peers {
+		if p.state == synced && p.acked >= c.commit && !r.bad[p.id] {
 			return p
 		}
 	}

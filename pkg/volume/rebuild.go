@@ -98,7 +98,7 @@ func (c *Core) startRebuild() {
 		if p.state == joining {
 			return
 		}
-		if p.state == heard && p.membership() != replication.Blank && (to == nil || rank(p, to) < 0) {
+		if p.state == heard && p.membership() != replication.Blank && (to == nil || c.rank(p, to) < 0) {
 			to = p
 		}
 	}
@@ -119,9 +119,15 @@ func (c *Core) giveUp(rb *rebuild) {
 	c.send(rb.to, replication.Message{Type: replication.Rebuild, ID: rb.listID, Base: rb.base, Seq: rb.start})
 }
 
-// rank orders replicas by what their loss would cost: those that are no
-// members first, then the shortest history.
-func rank(a, b *peer) int {
+// rank orders replicas for being rebuilt: voters first, then by what their
+// loss would cost: those that are no members, then the shortest history.
+func (c *Core) rank(a, b *peer) int {
+	voter := func(p *peer) int {
+		if slices.Contains(c.voters, p) {
+			return 0
+		}
+		return 1
+	}
 	member := func(p *peer) int {
 		if p.membership() == replication.Member {
 			return 1
@@ -129,13 +135,13 @@ func rank(a, b *peer) int {
 		return 0
 	}
 	pa, pb := position(a), position(b)
-	return cmp.Or(cmp.Compare(member(a), member(b)), cmp.Compare(pa.Epoch, pb.Epoch), cmp.Compare(pa.Seq, pb.Seq))
+	return cmp.Or(cmp.Compare(voter(a), voter(b)), cmp.Compare(member(a), member(b)), cmp.Compare(pa.Epoch, pb.Epoch), cmp.Compare(pa.Seq, pb.Seq))
 }
 
 // source is a replica to copy from.
 func (c *Core) source() *peer {
-	for _, id := range c.cfg.Replicas {
-		if p := c.peer(id); p.state == synced {
+	for _, p := range c.peers {
+		if p.state == synced {
 			return p
 		}
 	}

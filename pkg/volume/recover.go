@@ -40,8 +40,9 @@ func (c *Core) of(f func(*peer) bool) func(quorum.ReplicaID) bool {
 // unheard reports whether a voter's state is not known yet.
 func unheard(p *peer) bool { return p.state < heard }
 
+// every asks all voters.
 func (c *Core) every(f func(*peer) bool) bool {
-	return !slices.ContainsFunc(c.peers, func(p *peer) bool { return !f(p) })
+	return !slices.ContainsFunc(c.voters, func(p *peer) bool { return !f(p) })
 }
 
 // choose picks the longest history once enough voters have promised.
@@ -72,7 +73,7 @@ func (c *Core) choose() {
 // acknowledged include one of every write quorum.
 func (c *Core) recoverable() bool {
 	if mutant.On(mutant.RecoverFromOne) {
-		return slices.ContainsFunc(c.peers, c.counts)
+		return slices.ContainsFunc(c.voters, c.counts)
 	}
 	return c.sys.Recover(c.of(c.counts))
 }
@@ -84,12 +85,12 @@ func (c *Core) lastResort() bool {
 	if c.sys.Recover(c.of(c.member)) {
 		return true
 	}
-	return c.every(func(p *peer) bool { return !unheard(p) }) && slices.ContainsFunc(c.peers, c.member)
+	return c.every(func(p *peer) bool { return !unheard(p) }) && slices.ContainsFunc(c.voters, c.member)
 }
 
 func (c *Core) best(eligible func(*peer) bool) *peer {
 	var best *peer
-	for _, p := range c.peers {
+	for _, p := range c.voters {
 		if eligible(p) && (best == nil || position(best).Less(position(p))) {
 			best = p
 		}
@@ -110,7 +111,7 @@ func (c *Core) chosen(best *peer, unclean string) {
 	c.last, c.commit = best.st.Seq, best.st.Seq
 	c.hist = extend(best.st.History, history.Entry{Epoch: c.rec.Epoch, First: c.last + 1})
 	low := c.last
-	for _, p := range c.peers {
+	for _, p := range c.voters {
 		if c.member(p) && c.common(p) == p.st.Seq && p.st.Seq+1 >= best.st.Tail {
 			low = min(low, p.st.Seq)
 		}

@@ -32,7 +32,6 @@ const (
 	SuspectCounts   // a voter that lost memory counts in recovery
 	EmptyCounts     // an empty replica counts although writes were accepted
 	LongestSeq      // the longest history is the one with the highest Seq, whatever its epoch
-	NoBarrier       // serves as soon as one replica has the history
 	TailForgotten   // what the best replica has and others miss is dropped
 	NoInitialized   // writes are accepted before the record says they may exist
 	DivergedCatchUp // a replica whose tail diverged is sent what follows
@@ -52,12 +51,14 @@ const (
 	MarkApart       // the mark is written before the data
 
 	// Changing voters (pkg/volume, change.go).
-	ChangeEarly    // a change takes effect before the swap
-	NotJoint       // while a swap is open only the old voters acknowledge
-	NoChangeFlush  // a change does not wait for the new voters' stable storage
-	AddBehind      // a replica is made a voter before it is in sync
-	DoubtForgotten // a swap whose outcome is unknown is taken for refused
-	LevelUnsaid    // a change of level is not recorded
+	ChangeEarly     // a change takes effect before the swap
+	NotJoint        // while a swap is open only the old voters acknowledge
+	NoChangeFlush   // a change does not wait for the new voters' stable storage
+	NewVotersBehind // a change does not wait until a write quorum of the new voters is in sync
+	DoubtForgotten  // a swap whose outcome is unknown is taken for refused
+	TwoChanges      // a second change begins while the first is open
+	LevelUnsaid     // a change of level is not recorded
+	StaleAnswer     // the answer to a swap of an epoch given up is taken for the next one's
 
 	Count
 )

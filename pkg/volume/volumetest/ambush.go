@@ -51,7 +51,7 @@ func (w *world) zombie() {
 		if w.healing || !t.alive {
 			return
 		}
-		lasts := w.between(1500*ms, 5000*ms)
+		lasts := w.between(2200*ms, 3900*ms)
 		w.another()
 		next := w.newest()
 		next.cut[w.replicas[0].id] = bothWays
@@ -81,6 +81,9 @@ func (w *world) interruptTakeover() {
 	if next == t {
 		return
 	}
+	for _, c := range w.clients {
+		c.pinned = w.now + 4000*ms
+	}
 	n := w.anyNode()
 	n.slow = true
 	for _, m := range w.replicas {
@@ -109,16 +112,17 @@ func (w *world) interruptTakeover() {
 
 // ambushRebuild is called when replica n begins to be rebuilt.
 func (w *world) ambushRebuild(n *node, k *conn) {
-	if w.healing || w.chance(0.4) {
+	if w.healing || !w.ambushes || w.chance(0.3) {
 		return
 	}
 	n.slow = true
 	w.after(w.between(0, 3000*ms), func() { n.slow = false })
 	if w.chance(0.4) {
 		// What is under way comes when the rebuild has begun anew.
-		w.after(w.between(0, 400*ms), func() {
+		w.calm = w.now + 500*ms
+		w.after(w.between(0, 500*ms), func() {
 			w.hangUp(k)
-			k.linger = w.between(0, 1000*ms)
+			k.linger = w.between(300*ms, 1500*ms)
 		})
 		return
 	}

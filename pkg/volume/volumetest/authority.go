@@ -2,6 +2,7 @@ package volumetest
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/cask-storage/cask/pkg/volume"
 )
@@ -13,6 +14,7 @@ var errAway = errors.New("the authority is away")
 // fail before, after, or without having been carried out.
 type authority struct {
 	record  volume.Record
+	coming  []volume.Record // what swaps under way may make of it
 	version int
 	down    bool
 	slow    bool
@@ -61,6 +63,7 @@ func (w *world) swap(t *target, a volume.Action) {
 			return
 		}
 		version := w.auth.version
+		w.auth.coming = append(w.auth.coming, a.Next)
 		if !w.healing && w.chance(0.04) {
 			answer(errAway) // and yet it is carried out
 		}
@@ -71,6 +74,7 @@ func (w *world) swap(t *target, a volume.Action) {
 // store replaces the record unless something was stored since version; it may
 // succeed and say that it failed.
 func (w *world) store(version int, next volume.Record) error {
+	w.auth.coming = slices.DeleteFunc(w.auth.coming, next.Equal)
 	if w.auth.version != version {
 		return volume.ErrConflict
 	}

@@ -23,12 +23,13 @@ func (w *world) quiet() bool {
 			return false
 		}
 	}
-	return w.sameMark()
+	return w.asLaidOut() && w.sameMark()
 }
 
 func (w *world) sameMark() bool {
-	for _, n := range w.replicas {
-		if n.store.Info().Mark != w.replicas[0].store.Info().Mark {
+	ns := w.inUse()
+	for _, n := range ns {
+		if n.store.Info().Mark != ns[0].store.Info().Mark {
 			return false
 		}
 	}
@@ -68,7 +69,8 @@ func (w *world) result() Result {
 func (w *world) checkIdentical() {
 	want := make([]byte, blocks*blockSize)
 	got := make([]byte, blocks*blockSize)
-	for i, n := range w.replicas {
+	ns := w.inUse()
+	for i, n := range ns {
 		if err := n.store.ReadAt(got, 0); err != nil {
 			w.fail(Protocol, "read of %s: %v", n.id, err)
 		}
@@ -78,7 +80,7 @@ func (w *world) checkIdentical() {
 		if !bytes.Equal(want, got) {
 			for b := range blocks {
 				if !bytes.Equal(want[b*blockSize:(b+1)*blockSize], got[b*blockSize:(b+1)*blockSize]) {
-					w.fail(Identical, "replicas %s and %s differ in block %d", w.replicas[0].id, n.id, b)
+					w.fail(Identical, "replicas %s and %s differ in block %d", ns[0].id, n.id, b)
 				}
 			}
 		}

@@ -75,9 +75,12 @@ func (c *client) follow() {
 
 func (w *world) newest() *target { return w.targets[len(w.targets)-1] }
 
-// move repeats at the newest target what is open.
+// move repeats at the newest target what is open; sometimes it loses its way.
 func (c *client) move() {
 	c.target = c.w.newest()
+	if t := c.w.targets[c.w.rng.IntN(len(c.w.targets))]; t.alive && c.w.chance(0.15) {
+		c.target = t
+	}
 	c.gen++
 	for i := range len(c.w.ops) {
 		if r, ok := c.open[i]; ok {

@@ -4,20 +4,30 @@ import (
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/store"
 	"github.com/cask-storage/cask/pkg/store/memstore"
+	"github.com/cask-storage/cask/pkg/volume"
 )
 
-// faults schedules what goes wrong.
+// faults schedules what goes wrong. Each run has some kinds of faults only, at
+// a pace of its own: where everything breaks all the time little happens.
 func (w *world) faults() {
-	kinds := w.faultKinds()
+	pace := []volume.Time{1500 * ms, 3000 * ms, 5000 * ms}[w.rng.IntN(3)]
+	share := []float64{0.15, 0.4, 1}[w.rng.IntN(3)]
+	var kinds []func()
+	for _, k := range w.faultKinds() {
+		if w.chance(share) {
+			kinds = append(kinds, k)
+		}
+	}
+	w.ambushes = w.chance(0.5)
 	var next func()
 	next = func() {
-		if w.healing {
+		if w.healing || len(kinds) == 0 {
 			return
 		}
 		kinds[w.rng.IntN(len(kinds))]()
-		w.after(w.between(50*ms, 3000*ms), next)
+		w.after(w.between(50*ms, pace), next)
 	}
-	w.after(w.between(0, 3000*ms), next)
+	w.after(w.between(0, pace), next)
 }
 
 // faultKinds lists the faults, the frequent ones more than once.
@@ -29,6 +39,7 @@ func (w *world) faultKinds() []func() {
 		w.loseAuthority, w.slowAuthority,
 		w.split, w.split, w.splitAndReboot, w.isolateCrashAndKill, w.minority, w.minority, w.zombie, w.zombie, w.interruptTakeover,
 		w.powerCutWhenever, w.failDisk, w.replaceDisk, w.rotBlocks,
+		w.changeLayout, w.changeLayout, w.changeLayout,
 	}
 }
 
@@ -161,8 +172,18 @@ func (w *world) isolateCrashAndKill() {
 // lost their memory or their disk at once.
 func (w *world) mayLose(n *node) bool { return w.opt.PowerCuts || w.fewLost(n) }
 
+// fewLost asks the record, and what it may be about to become.
 func (w *world) fewLost(n *node) bool {
-	sys, err := quorum.New(w.opt.Level, w.auth.record.Voters)
+	for _, r := range append(w.auth.coming, w.auth.record) {
+		if !w.fewLostOf(n, r) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *world) fewLostOf(n *node, r volume.Record) bool {
+	sys, err := w.systemOf(r)
 	if err != nil {
 		w.fail(Protocol, "%v", err)
 		return false
@@ -185,7 +206,7 @@ func (w *world) powerCutWhenever() {
 
 // afterFlush may cut the power just after something was promised to be stable.
 func (w *world) afterFlush() {
-	if w.opt.PowerCuts && !w.healing && w.chance(0.1) {
+	if w.opt.PowerCuts && !w.healing && w.chance(0.2) {
 		w.after(w.between(0, 4*ms), w.powerCut)
 	}
 }
@@ -205,7 +226,7 @@ func (w *world) powerCut() {
 		n.crash()
 		d := w.between(0, 1000*ms)
 		if n == away {
-			d += w.between(0, 14_000*ms)
+			d += w.between(4000*ms, 14_000*ms)
 		}
 		w.after(d, n.start)
 	}

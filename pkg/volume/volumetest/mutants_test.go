@@ -36,7 +36,6 @@ var mutants = []struct {
 	{mutant.SuspectCounts, "SuspectCounts", "6 unclean starts"},
 	{mutant.EmptyCounts, "EmptyCounts", "6 unclean starts"},
 	{mutant.LongestSeq, "LongestSeq", "4 the longest history by (epoch, Seq)"},
-	{mutant.NoBarrier, "NoBarrier", "4 W voters have it before it serves"},
 	{mutant.TailForgotten, "TailForgotten", "4 the longest history by (epoch, Seq)"},
 	{mutant.NoInitialized, "NoInitialized", "6 unclean starts"},
 	{mutant.DivergedCatchUp, "DivergedCatchUp", "4 diverged tails are found"},
@@ -50,6 +49,14 @@ var mutants = []struct {
 	{mutant.FlushInMemory, "FlushInMemory", "6 durability"},
 	{mutant.RebuildUnmarked, "RebuildUnmarked", "8 a replica never counts before it is complete"},
 	{mutant.MarkApart, "MarkApart", "1 the Seq is in the TXG of the data"},
+	{mutant.ChangeEarly, "ChangeEarly", "5 swapped before it takes effect"},
+	{mutant.NotJoint, "NotJoint", "5 swapped before it takes effect"},
+	{mutant.NoChangeFlush, "NoChangeFlush", "6 durability"},
+	{mutant.NewVotersBehind, "NewVotersBehind", "4 recovery meets every write quorum"},
+	{mutant.DoubtForgotten, "DoubtForgotten", "5 compare-and-swap under the epoch"},
+	{mutant.TwoChanges, "TwoChanges", "5 voters change one at a time"},
+	{mutant.LevelUnsaid, "LevelUnsaid", "3 the quorum is that of the record"},
+	{mutant.StaleAnswer, "StaleAnswer", "2 an epoch is acquired before it is used"},
 }
 
 // TestMutants: each is caught within -seeds runs, or the simulator could not

@@ -32,8 +32,8 @@ type node struct {
 	rebuilds int
 }
 
-func newNode(w *world, i int) *node {
-	n := &node{w: w, id: w.auth.record.Voters[i]}
+func newNode(w *world, id quorum.ReplicaID) *node {
+	n := &node{w: w, id: id}
 	n.start()
 	return n
 }
@@ -177,15 +177,17 @@ func (n *node) handle(k *conn, m replication.Message) {
 
 // target is a target's process.
 type target struct {
-	w     *world
-	name  string
-	alive bool
-	core  *volume.Core
-	conns map[quorum.ReplicaID]*conn
-	cut   map[quorum.ReplicaID]way
-	noAPI bool
-	skew  volume.Time // of its clock,
-	rate  float64     // and how fast that runs
+	w      *world
+	name   string
+	alive  bool
+	core   *volume.Core
+	conns  map[quorum.ReplicaID]*conn
+	cut    map[quorum.ReplicaID]way
+	noAPI  bool
+	zone   string
+	change string      // under way
+	skew   volume.Time // of its clock,
+	rate   float64     // and how fast that runs
 	// ambush is called at each change of phase; may be nil.
 	ambush func(volume.Phase)
 }
@@ -198,7 +200,10 @@ func (w *world) newTarget() *target {
 	t := &target{w: w, name: fmt.Sprintf("t%d", len(w.targets)+1), alive: true,
 		conns: map[quorum.ReplicaID]*conn{}, cut: map[quorum.ReplicaID]way{},
 		skew: w.between(0, 3600_000*ms), rate: 1 + maxDrift*(2*w.rng.Float64()-1)}
-	t.core = volume.New(volume.Config{Instance: t.name, Level: w.opt.Level, Replicas: w.ids(),
+	if w.opt.Zones > 0 {
+		t.zone = w.zone(w.rng.IntN(w.opt.Zones))
+	}
+	t.core = volume.New(volume.Config{Instance: t.name, Level: w.opt.Level, Replicas: w.ids(), Layout: t.layout(),
 		Size: blocks * blockSize, Volume: "vol", Timing: volume.DefaultTiming(), Bounds: bounds})
 	w.targets = append(w.targets, t)
 	w.trace("%s starts", t.name)
@@ -270,6 +275,12 @@ func (t *target) step(event func()) {
 	event()
 	for _, a := range t.core.Take() {
 		t.do(a)
+	}
+	if t.w.opt.Trace != nil {
+		if ch := t.core.Status().Change; ch != t.change {
+			t.change = ch
+			t.w.trace("%s CHANGE %q", t.name, ch)
+		}
 	}
 	if p := t.core.Phase(); p != before {
 		if t.ambush != nil {

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 // options are a function of the seed alone.
 func options(seed uint64) Options {
 	o := Options{Seed: seed, Replicas: 3, Level: quorum.Quorum, Duration: 20 * time.Second}
-	switch seed % 10 {
+	switch seed % 12 {
 	case 1:
 		o.Replicas = 5
 	case 2:
@@ -38,8 +38,18 @@ func options(seed uint64) Options {
 		o.Replicas = 2
 	case 4:
 		o.Replicas = 1
-	case 5, 6, 7:
+	case 5, 6:
 		o.PowerCuts = true
+	case 7:
+		o.PowerCuts, o.Spares = true, 2
+	case 8:
+		o.Spares = 2
+	case 9:
+		o.Level, o.Spares = quorum.All, 1
+	case 10:
+		o.Level, o.Replicas, o.Zones = []quorum.Level{quorum.Local, quorum.Each}[seed/12%2], 5, 3
+	case 11:
+		o.Level, o.Replicas, o.Spares, o.Zones, o.PowerCuts = quorum.Local, 4, 1, 2, seed/12%2 == 0
 	}
 	return o
 }

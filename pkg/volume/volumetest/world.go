@@ -28,6 +28,11 @@ type Options struct {
 	Seed     uint64
 	Replicas int
 	Level    quorum.Level
+	// Spares are nodes that do not vote at first. With them, levels and
+	// voters change during the run.
+	Spares int
+	// Zones is how many zones the nodes are in; 0: they do not matter.
+	Zones int
 	// Duration of the faults, in simulated time.
 	Duration time.Duration
 	// PowerCuts lets all replicas lose their memory at once; then only
@@ -108,9 +113,11 @@ type world struct {
 	targets  []*target // all that ever were; the last is the newest
 	conns    uint64
 	auth     authority
-	healing  bool        // no more faults
-	calm     volume.Time // nobody writes until then
-	pace     volume.Time // of the clients: what few writes touch shows more
+	layout   *volume.Layout // nil: without
+	healing  bool           // no more faults
+	ambushes bool           // rebuilds are ambushed
+	calm     volume.Time    // nobody writes until then
+	pace     volume.Time    // of the clients: what few writes touch shows more
 	clients  []*client
 	ops      []op
 	flushed  []span        // completed flushes
@@ -158,12 +165,14 @@ func Run(opt Options) (res Result, broken *Broken) {
 
 func (w *world) setUp() {
 	w.pace = []volume.Time{12 * ms, 60 * ms, 300 * ms}[w.rng.IntN(3)]
-	for i := range w.opt.Replicas {
-		w.auth.record.Voters = append(w.auth.record.Voters, quorum.ReplicaID(fmt.Sprintf("r%d", i)))
+	for i := range w.opt.Replicas + w.opt.Spares {
+		n := newNode(w, quorum.ReplicaID(fmt.Sprintf("r%d", i)))
+		w.replicas = append(w.replicas, n)
+		if i < w.opt.Replicas {
+			w.auth.record.Voters = append(w.auth.record.Voters, n.id)
+		}
 	}
-	for i := range w.opt.Replicas {
-		w.replicas = append(w.replicas, newNode(w, i))
-	}
+	w.setUpLayout()
 	w.newTarget()
 	for i := range 3 {
 		w.clients = append(w.clients, newClient(w, i))

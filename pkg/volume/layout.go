@@ -62,17 +62,23 @@ func (l Layout) withLevel(r Record) Record {
 	return r
 }
 
-// localZone is where the target is, if a voter is there too; else the zone
-// stays as it was, or is the first voter's.
+// localZone is where the target is, if a voter that stays is there too; else
+// the zone is as it was, or that of a voter that stays.
 func (l Layout) localZone(r Record, was string) string {
-	for _, zone := range []string{l.Zone, was} {
+	best := r.Zones[r.Voters[0]]
+	for _, v := range slices.Backward(r.Voters) {
+		if slices.Contains(l.Replicas, v) {
+			best = r.Zones[v]
+		}
+	}
+	for _, zone := range []string{was, l.Zone} {
 		for _, v := range r.Voters {
-			if zone != "" && r.Zones[v] == zone {
-				return zone
+			if zone != "" && r.Zones[v] == zone && slices.Contains(l.Replicas, v) {
+				best = zone
 			}
 		}
 	}
-	return r.Zones[r.Voters[0]]
+	return best
 }
 
 // with adds a voter.

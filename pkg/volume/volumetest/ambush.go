@@ -151,3 +151,37 @@ func (w *world) ambushRebuild(n *node, k *conn) {
 		w.another()
 	})
 }
+
+// ambushChange is called when a target asks for a change of its record: soon
+// another one takes over, before or after the change was stored and the old one
+// heard of it, and some replicas are away.
+func (w *world) ambushChange(t *target) {
+	if w.healing || w.chance(0.5) {
+		return
+	}
+	w.after(w.between(0, 60*ms), func() {
+		if w.healing {
+			return
+		}
+		if w.chance(0.3) {
+			t.noAPI = true
+			w.after(w.between(0, 3000*ms), func() { t.noAPI = false })
+		}
+		w.after(w.between(0, 1500*ms), func() {
+			for _, n := range w.replicas {
+				switch {
+				case w.chance(0.3):
+					n.isolated = true
+					w.after(w.between(1000*ms, 5000*ms), func() { n.isolated = false })
+				case w.chance(0.2) && w.mayLose(n):
+					n.crash()
+					w.after(w.between(0, 1000*ms), n.start)
+				}
+			}
+			if w.chance(0.6) {
+				t.kill()
+			}
+			w.another()
+		})
+	})
+}

@@ -202,6 +202,12 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 		})
 		return
 	}
+	if errors.Is(err, block.ErrMedium) && c.w.layout != nil {
+		// The voters that are left are the rotten ones.
+		delete(c.open, i)
+		c.under[kindOf(q)]--
+		return
+	}
 	if _, ok := c.open[i]; !ok || err != nil {
 		c.w.fail(Protocol, "client %d: %v %v completed with %v", c.id, q.Op, q.Extent, err)
 		return

@@ -28,6 +28,9 @@ func (w *world) faults() {
 		w.after(w.between(50*ms, pace), next)
 	}
 	w.after(w.between(0, pace), next)
+	if w.layout != nil {
+		w.after(w.between(0, 2000*ms), w.changeLayouts)
+	}
 }
 
 // faultKinds lists the faults, the frequent ones more than once.
@@ -39,7 +42,6 @@ func (w *world) faultKinds() []func() {
 		w.loseAuthority, w.slowAuthority,
 		w.split, w.split, w.splitAndReboot, w.isolateCrashAndKill, w.minority, w.minority, w.zombie, w.zombie, w.interruptTakeover,
 		w.powerCutWhenever, w.failDisk, w.replaceDisk, w.rotBlocks,
-		w.changeLayout, w.changeLayout, w.changeLayout,
 	}
 }
 

@@ -42,11 +42,17 @@ func (t *target) layout() *volume.Layout {
 	return &l
 }
 
-// changeLayout asks for another level, or other voters, or both.
-func (w *world) changeLayout() {
-	if w.layout == nil {
+// changeLayouts goes on until the faults end.
+func (w *world) changeLayouts() {
+	if w.healing {
 		return
 	}
+	w.changeLayout()
+	w.after(w.between(0, 3000*ms), w.changeLayouts)
+}
+
+// changeLayout asks for another level, or other voters, or both.
+func (w *world) changeLayout() {
 	l := *w.layout
 	if w.chance(0.5) {
 		levels := []quorum.Level{quorum.One, quorum.Quorum, quorum.Quorum, quorum.All}
@@ -65,7 +71,7 @@ func (w *world) changeLayout() {
 	w.layout = &l
 	w.trace("LAYOUT %+v", l)
 	for _, t := range w.targets {
-		w.after(w.between(0, 2000*ms), func() { t.step(func() { t.core.Configure(t.now(), *t.layout()) }) })
+		w.after(w.between(0, 500*ms), func() { t.step(func() { t.core.Configure(t.now(), *t.layout()) }) })
 	}
 }
 

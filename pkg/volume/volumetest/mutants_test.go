@@ -5,9 +5,7 @@ package volumetest
 import (
 	"flag"
 	"fmt"
-	"os"
 	"testing"
-	"text/tabwriter"
 
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 )
@@ -59,27 +57,25 @@ var mutants = []struct {
 	{mutant.StaleAnswer, "StaleAnswer", "2 an epoch is acquired before it is used"},
 }
 
+const row = "%-17s %-50s %-9s %-13s %s\n"
+
 // TestMutants: each is caught within -seeds runs, or the simulator could not
 // see that rule break.
 func TestMutants(t *testing.T) {
-	if mutant.On(mutant.None) {
-		mutant.Set(mutant.None)
-	}
 	defer mutant.Set(mutant.None)
-	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	defer out.Flush()
-	fmt.Fprintln(out, "MUTANT\tRULE\tCAUGHT AT SEED\tBY CHECK\tSECONDS")
+	fmt.Printf(row, "MUTANT", "RULE", "AT SEED", "BY CHECK", "SECONDS")
 	for _, m := range mutants {
 		if *only != 0 && mutant.ID(*only) != m.id {
 			continue
 		}
 		mutant.Set(m.id)
 		found := Hunt{From: *first, To: *first + *seeds - 1, Options: options}.Run()
+		seconds := fmt.Sprintf("%.1f", found.Elapsed.Seconds())
 		if found.Broken == nil {
 			t.Errorf("mutant %s (%d) survived %d seeds", m.name, m.id, found.Seeds)
-			fmt.Fprintf(out, "%s\t%s\tSURVIVED %d\t\t%.1f\n", m.name, m.rule, found.Seeds, found.Elapsed.Seconds())
+			fmt.Printf(row, m.name, m.rule, "SURVIVED", "", seconds)
 			continue
 		}
-		fmt.Fprintf(out, "%s\t%s\t%d\t%s\t%.1f\n", m.name, m.rule, found.Broken.Seed, found.Broken.Check, found.Elapsed.Seconds())
+		fmt.Printf(row, m.name, m.rule, fmt.Sprint(found.Broken.Seed), found.Broken.Check, seconds)
 	}
 }

@@ -306,6 +306,9 @@ func (t *target) do(a volume.Action) {
 		w.load(t)
 	case volume.ActSwap:
 		w.swap(t, a)
+		if a.Old.Epoch == a.Next.Epoch {
+			w.ambushChange(t)
+		}
 	case volume.ActComplete:
 		a.Req.Owner.(func(*volume.Request, error))(a.Req, a.Err)
 	case volume.ActStop:

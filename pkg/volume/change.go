@@ -149,11 +149,7 @@ func (c *Core) steps() (out []change) {
 	l := c.cfg.Layout
 	spare := len(c.rec.Voters) > l.floor()
 	if spare && !(c.sys.Write(c.synced) && c.sys.Recover(c.synced)) {
-		for _, p := range c.voters {
-			if c.gone(p) {
-				out = append(out, change{next: c.rec.without(p.id), why: fmt.Sprintf("replica %s stops voting: %s", p.id, p.state)})
-			}
-		}
+		out = c.evictions(l.floor())
 	}
 	if c.phase != Serving {
 		return out
@@ -170,6 +166,22 @@ func (c *Core) steps() (out []change) {
 		if !slices.Contains(l.Replicas, id) && spare {
 			out = append(out, change{next: c.rec.without(id), why: fmt.Sprintf("replica %s leaves the volume", id)})
 		}
+	}
+	return out
+}
+
+// evictions lists the voters that could be removed because they failed: one,
+// or if that does not help all of them.
+func (c *Core) evictions(floor int) (out []change) {
+	all, n := c.rec, 0
+	for _, p := range c.voters {
+		if c.gone(p) {
+			out = append(out, change{next: c.rec.without(p.id), why: fmt.Sprintf("replica %s stops voting: %s", p.id, p.state)})
+			all, n = all.without(p.id), n+1
+		}
+	}
+	if n > 1 && len(all.Voters) >= floor {
+		out = append(out, change{next: all, why: fmt.Sprintf("%d replicas stop voting", n)})
 	}
 	return out
 }

@@ -78,6 +78,9 @@ func (w *world) store(version int, next volume.Record) error {
 	if w.auth.version != version {
 		return volume.ErrConflict
 	}
+	if next.Epoch == w.auth.record.Epoch && !w.fewLostOf(nil, next) {
+		return errAway // the contract says nothing of a quorum that has failed already
+	}
 	w.auth.version++
 	w.auth.record = next
 	w.trace("RECORD %+v", next)

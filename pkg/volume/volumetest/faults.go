@@ -1,6 +1,8 @@
 package volumetest
 
 import (
+	"slices"
+
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/store"
 	"github.com/cask-storage/cask/pkg/store/memstore"
@@ -14,11 +16,11 @@ func (w *world) faults() {
 	share := []float64{0.15, 0.4, 1}[w.rng.IntN(3)]
 	var kinds []func()
 	for _, k := range w.faultKinds() {
-		if w.chance(share) {
-			kinds = append(kinds, k)
+		if some := w.chance(share); slices.Contains(w.opt.Focus, k.name) || some && w.opt.Focus == nil {
+			kinds = append(kinds, k.do)
 		}
 	}
-	w.ambushes = w.chance(0.5)
+	w.ambushes = w.chance(0.5) || slices.Contains(w.opt.Focus, "rebuild")
 	var next func()
 	next = func() {
 		if w.healing || len(kinds) == 0 {
@@ -33,15 +35,22 @@ func (w *world) faults() {
 	}
 }
 
+// fault is something that goes wrong, by name.
+type fault struct {
+	name string
+	do   func()
+}
+
 // faultKinds lists the faults, the frequent ones more than once.
-func (w *world) faultKinds() []func() {
-	return []func(){
-		w.crashReplica, w.crashReplica, w.restartReplica, w.breakConnection,
-		w.isolateReplica, w.slowReplica, w.oneWay,
-		w.killTarget, w.killTarget, w.moveTarget, w.overtake,
-		w.loseAuthority, w.slowAuthority,
-		w.split, w.split, w.splitAndReboot, w.isolateCrashAndKill, w.minority, w.minority, w.zombie, w.zombie, w.interruptTakeover,
-		w.powerCutWhenever, w.failDisk, w.replaceDisk, w.rotBlocks,
+func (w *world) faultKinds() []fault {
+	return []fault{
+		{"crash", w.crashReplica}, {"crash", w.crashReplica}, {"restart", w.restartReplica}, {"break", w.breakConnection},
+		{"isolate", w.isolateReplica}, {"slow", w.slowReplica}, {"oneway", w.oneWay},
+		{"kill", w.killTarget}, {"kill", w.killTarget}, {"move", w.moveTarget}, {"overtake", w.overtake},
+		{"authority", w.loseAuthority}, {"authority", w.slowAuthority},
+		{"split", w.split}, {"split", w.split}, {"reboot", w.splitAndReboot}, {"takeover", w.isolateCrashAndKill},
+		{"minority", w.minority}, {"minority", w.minority}, {"zombie", w.zombie}, {"zombie", w.zombie}, {"interrupt", w.interruptTakeover},
+		{"power", w.powerCutWhenever}, {"disk", w.failDisk}, {"disk", w.replaceDisk}, {"rot", w.rotBlocks},
 	}
 }
 
@@ -209,7 +218,7 @@ func (w *world) powerCutWhenever() {
 // afterFlush may cut the power just after something was promised to be stable.
 func (w *world) afterFlush() {
 	if w.opt.PowerCuts && !w.healing && w.chance(0.2) {
-		w.after(w.between(0, 4*ms), w.powerCut)
+		w.after(w.between(0, ms/2), w.powerCut)
 	}
 }
 

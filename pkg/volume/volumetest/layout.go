@@ -11,8 +11,10 @@ import (
 // systemOf is the quorum system of a record.
 func (w *world) systemOf(r volume.Record) (quorum.System, error) {
 	c := quorum.Config{Level: r.Level, Voters: r.Voters, Zones: r.Zones, Zone: r.Zone}
-	if c.Level == "" {
+	if c.Level == "" && w.layout == nil {
 		c.Level = w.opt.Level
+	} else if c.Level == "" {
+		c.Level = quorum.Quorum // no target has begun yet
 	}
 	return c.System()
 }

@@ -27,9 +27,12 @@ func TestMain(m *testing.M) {
 }
 
 // options are a function of the seed alone.
-func options(seed uint64) Options {
+func options(seed uint64) Options { return plan(seed, seed%12) }
+
+// plan is one of twelve ways to set up a run.
+func plan(seed, kind uint64) Options {
 	o := Options{Seed: seed, Replicas: 3, Level: quorum.Quorum, Duration: 20 * time.Second}
-	switch seed % 12 {
+	switch kind {
 	case 1:
 		o.Replicas = 5
 	case 2:

@@ -38,6 +38,9 @@ type Options struct {
 	// PowerCuts lets all replicas lose their memory at once; then only
 	// flushed writes must survive.
 	PowerCuts bool
+	// Focus names the faults that happen (see faultKinds, and "rebuild" for
+	// ambushes of rebuilds); a random choice when nil.
+	Focus []string
 	// Trace receives a line for each event; nil for none.
 	Trace func(string)
 }

@@ -237,7 +237,7 @@ func (w *world) powerCut() {
 		n.crash()
 		d := w.between(0, 1000*ms)
 		if n == away {
-			d += w.between(4000*ms, 14_000*ms)
+			d += w.between(6000*ms, 14_000*ms)
 		}
 		w.after(d, n.start)
 	}

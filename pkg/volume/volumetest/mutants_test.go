@@ -24,8 +24,8 @@ var mutants = []struct {
 }{
 	{mutant.AckEarly, "AckEarly", "3 write quorum", nil, nil, false},
 	{mutant.CatchUpCounts, "CatchUpCounts", "8 a replica never counts before it is complete", []uint64{0}, []string{"isolate", "slow", "split", "rebuild"}, true},
-	{mutant.FlushByOne, "FlushByOne", "6 durability", []uint64{5}, []string{"power", "slow"}, false},
-	{mutant.FlushForgotten, "FlushForgotten", "6 durability", []uint64{5}, []string{"power", "slow"}, false},
+	{mutant.FlushByOne, "FlushByOne", "6 durability", []uint64{5}, []string{"slow"}, false},
+	{mutant.FlushForgotten, "FlushForgotten", "6 durability", []uint64{5}, []string{"slow"}, false},
 	{mutant.ReadUnsettled, "ReadUnsettled", "10 linearizable registers", []uint64{0}, []string{"minority"}, false},
 	{mutant.NoLease, "NoLease", "7 reads within a lease", []uint64{0}, []string{"zombie"}, false},
 	{mutant.LeaseFromPong, "LeaseFromPong", "7 reads within a lease", []uint64{0}, []string{"zombie"}, true},

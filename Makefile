@@ -60,7 +60,7 @@ e2e: ## the stage of test that needs a lab cluster only
 	@hack/test.sh e2e
 
 .PHONY: sim
-sim: ## the replication core against its simulator, for long (ROUNDS=20000 SEED=1)
+sim: ## the replication core against its simulator (SEEDS=20000, or SEED=1 again with its trace)
 	@hack/sim.sh
 
 .PHONY: model
@@ -92,6 +92,10 @@ vm-nvme: ## Debian's kernel against the NVMe/TCP target, in a VM: three to ten m
 bench-nvme: ## the NVMe/TCP target beside tgtd, on memory: two minutes
 	@hack/setup.sh --vm
 	go test -tags conformance -run TestThroughput -count 1 -timeout 20m -v ./test/conformance/nvme
+
+.PHONY: mutants
+mutants: ## break the core's rules one by one: the simulator must notice (SEEDS=400 each)
+	@hack/mutants.sh
 
 .PHONY: demo
 demo: ## one volume from nothing to a killed node, on this machine (CLUSTER=existing: the current context)

@@ -1,28 +1,100 @@
 package quorum
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+)
+
+var ids = []ReplicaID{"a", "b", "c", "d", "e", "f", "g"}
+
+func in(set int) func(ReplicaID) bool {
+	return func(id ReplicaID) bool { return set>>(id[0]-'a')&1 == 1 }
+}
+
+// systems makes every system of up to seven voters, and up to five in every
+// arrangement over three zones.
+func systems(t *testing.T, check func(name string, n int, s System)) {
+	t.Helper()
+	add := func(c Config) {
+		s, err := c.System()
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(fmt.Sprintf("%+v", c), len(c.Voters), s)
+	}
+	for n := 1; n <= len(ids); n++ {
+		for _, l := range []Level{One, Quorum, All} {
+			add(Config{Level: l, Voters: ids[:n]})
+		}
+	}
+	for n := 1; n <= 5; n++ {
+		for arrangement := range 243 {
+			zones := map[ReplicaID]string{}
+			for i, a := 0, arrangement; i < n; i, a = i+1, a/3 {
+				zones[ids[i]] = string(rune('x' + a%3))
+			}
+			add(Config{Level: Each, Voters: ids[:n], Zones: zones})
+			add(Config{Level: Local, Voters: ids[:n], Zones: zones, Zone: zones[ids[0]]})
+		}
+	}
+}
 
 // TestIntersection enumerates all pairs of sets: whatever may be recovered
-// from includes a member of whatever may have acknowledged.
+// from includes a member of whatever may have acknowledged, and no voter that
+// a recovery asks for is asked in vain.
 func TestIntersection(t *testing.T) {
-	all := []ReplicaID{"a", "b", "c", "d", "e", "f", "g"}
-	for _, level := range []Level{One, Quorum, All} {
-		for n := 1; n <= len(all); n++ {
-			s, err := New(level, all[:n])
+	systems(t, func(name string, n int, s System) {
+		full := 1<<n - 1
+		if !s.Write(in(full)) || !s.Recover(in(full)) || s.Write(in(0)) || s.Recover(in(0)) {
+			t.Fatalf("%s: all voters must do, and none must not", name)
+		}
+		for r := range full + 1 {
+			meets := true
+			for w := range full + 1 {
+				if s.Write(in(w)) && w&r == 0 {
+					meets = false
+				}
+			}
+			if s.Recover(in(r)) != meets {
+				t.Fatalf("%s: recovery from %b is %v, it meets every write quorum: %v", name, r, !meets, meets)
+			}
+		}
+	})
+}
+
+// TestMonotone: one more voter never makes a set insufficient.
+func TestMonotone(t *testing.T) {
+	systems(t, func(name string, n int, s System) {
+		for set := range 1 << n {
+			for v := range n {
+				more := set | 1<<v
+				if s.Write(in(set)) && !s.Write(in(more)) || s.Recover(in(set)) && !s.Recover(in(more)) {
+					t.Fatalf("%s: %b is enough, %b is not", name, set, more)
+				}
+			}
+		}
+	})
+}
+
+// TestJoint: what both acknowledge is found by a recovery of either.
+func TestJoint(t *testing.T) {
+	var all []System
+	for n := 1; n <= 4; n++ {
+		for _, l := range []Level{One, Quorum, All} {
+			s, err := New(l, ids[:n])
 			if err != nil {
 				t.Fatal(err)
 			}
-			in := func(set int) func(ReplicaID) bool {
-				return func(id ReplicaID) bool { return set>>(id[0]-'a')&1 == 1 }
-			}
-			full := 1<<n - 1
-			if !s.Write(in(full)) || !s.Recover(in(full)) || s.Write(in(0)) || s.Recover(in(0)) {
-				t.Fatalf("%s of %d: all voters must do, and none must not", level, n)
-			}
-			for w := range full + 1 {
-				for r := range full + 1 {
-					if s.Write(in(w)) && s.Recover(in(r)) && w&r == 0 {
-						t.Fatalf("%s of %d: write set %b and recovery set %b do not meet", level, n, w, r)
+			all = append(all, s)
+		}
+	}
+	for _, a := range all {
+		for _, b := range all {
+			j := Joint(a, b)
+			for w := range 16 {
+				for r := range 16 {
+					if j.Write(in(w)) && (a.Recover(in(r)) || b.Recover(in(r))) && w&r == 0 {
+						t.Fatalf("%v and %v: write set %b and recovery set %b do not meet", a, b, w, r)
 					}
 				}
 			}
@@ -31,10 +103,15 @@ func TestIntersection(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
-	if _, err := New("two", []ReplicaID{"a"}); err == nil {
-		t.Error("level two was taken")
-	}
-	if _, err := New(Quorum, nil); err == nil {
-		t.Error("no voters were taken")
+	for name, c := range map[string]Config{
+		"unknown level":         {Level: "two", Voters: ids[:1]},
+		"no voters":             {Level: Quorum},
+		"a voter without zone":  {Level: Each, Voters: ids[:2], Zones: map[ReplicaID]string{"a": "x"}},
+		"nobody in that zone":   {Level: Local, Voters: ids[:1], Zones: map[ReplicaID]string{"a": "x"}, Zone: "y"},
+		"local without a place": {Level: Local, Voters: ids[:1], Zones: map[ReplicaID]string{"a": "x"}},
+	} {
+		if _, err := c.System(); err == nil {
+			t.Errorf("%s was taken", name)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"fmt"
 
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
 	"github.com/cask-storage/cask/pkg/store"
 )
@@ -29,6 +30,9 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 		}
 		ops = append(ops, op)
 	}
+	if mutant.On(mutant.MarkApart) {
+		ops = markFirst(ops)
+	}
 	if err := c.store.Apply(ops); err != nil {
 		c.setFailed(fmt.Errorf("apply operations %d to %d: %w", c.applied+1, next-1, err))
 		reply(c.state())
@@ -41,6 +45,19 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 	}
 	c.acknowledge(ms, reply)
 	return true
+}
+
+// markFirst splits each operation in two: its mark, then its data.
+func markFirst(ops []store.Op) []store.Op {
+	var out []store.Op
+	for _, op := range ops {
+		if op.Seq != 0 {
+			out = append(out, store.Op{Kind: op.Kind, Seq: op.Seq})
+		}
+		op.Seq = 0
+		out = append(out, op)
+	}
+	return out
 }
 
 // acknowledge answers an applied batch: one Applied for all operations, one

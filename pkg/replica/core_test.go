@@ -223,3 +223,15 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestLongestHistory: a volume that was failed over often must not outgrow its
+// replicas' records.
+func TestLongestHistory(t *testing.T) {
+	r := record{Version: recordVersion, Volume: strings.Repeat("v", 63), Replica: "r0", Promised: 1 << 63}
+	for i := range replication.MaxHistory {
+		r.History = append(r.History, history.Entry{Epoch: 1<<63 + history.Epoch(i), First: 1 << 63})
+	}
+	if _, err := r.marshal(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
 	"github.com/cask-storage/cask/pkg/store"
 )
@@ -51,7 +52,8 @@ func (c *Core) refuse(m *replication.Message, code replication.Code, text string
 // obeyed checks the epoch rule: only the connection that said Hello last, with
 // the highest epoch promised.
 func (c *Core) obeyed(conn ConnID, m *replication.Message, reply Reply) bool {
-	if conn == c.current && m.Epoch == c.rec.Promised {
+	ours := conn == c.current || mutant.On(mutant.AnyConnection)
+	if ours && m.Epoch == c.rec.Promised || mutant.On(mutant.AnyEpoch) {
 		return true
 	}
 	reply(c.refuse(m, replication.OK, fmt.Sprintf("epoch %d is superseded, %d is promised", m.Epoch, c.rec.Promised)))
@@ -107,7 +109,7 @@ func (c *Core) hello(conn ConnID, m *replication.Message, reply Reply) bool {
 			c.cfg.Replica, c.cfg.Volume, m.Replica, m.Volume)))
 		return false
 	}
-	if m.Epoch < c.rec.Promised {
+	if m.Epoch < c.rec.Promised && !mutant.On(mutant.AnyEpoch) {
 		reply(c.refuse(m, replication.OK, fmt.Sprintf("epoch %d is superseded, %d is promised", m.Epoch, c.rec.Promised)))
 		return false
 	}
@@ -116,6 +118,10 @@ func (c *Core) hello(conn ConnID, m *replication.Message, reply Reply) bool {
 	c.mu.Unlock()
 	if m.Epoch > c.rec.Promised {
 		c.rec.Promised = m.Epoch
+		if mutant.On(mutant.PromiseInMemory) {
+			reply(c.state())
+			return true
+		}
 		if err := c.persist(); err != nil {
 			c.setFailed(fmt.Errorf("promise of epoch %d: %w", m.Epoch, err))
 		}
@@ -194,7 +200,10 @@ func (c *Core) rebuild(m *replication.Message, reply Reply) bool {
 		c.rec.History = c.rec.History.At(m.Base)
 	}
 	c.rec.Membership, c.rec.Base, c.rec.Suspect = replication.Rebuilding, m.Base, false
-	err := c.persist()
+	var err error
+	if !mutant.On(mutant.RebuildUnmarked) {
+		err = c.persist()
+	}
 	if err == nil {
 		err = c.store.Apply([]store.Op{{Kind: store.Rebase, Seq: m.Seq, Base: m.Base}})
 	}
@@ -261,6 +270,10 @@ func coarsen(es []block.Extent, n int) []block.Extent {
 func (c *Core) flush(id uint64, reply Reply) {
 	c.later(func(s store.Store) {
 		m := replication.Message{Type: replication.Done, ID: id}
+		if mutant.On(mutant.FlushInMemory) {
+			reply(m)
+			return
+		}
 		if err := s.Flush(); err != nil {
 			m.Code, m.Text = codeOf(err), err.Error()
 			c.failLater(fmt.Errorf("flush: %w", err))

@@ -19,6 +19,7 @@ import (
 	"sync"
 
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
 	"github.com/cask-storage/cask/pkg/store"
 )
@@ -50,6 +51,8 @@ type Config struct {
 	Run func(func())
 	// Logf may be nil.
 	Logf func(format string, args ...any)
+	// TailBytes and TailOps bound the tail; the constants when 0.
+	TailBytes, TailOps int
 }
 
 // Core is a replica's state and rules.
@@ -73,7 +76,7 @@ func Open(cfg Config) *Core {
 	if cfg.Logf == nil {
 		cfg.Logf = func(string, ...any) {}
 	}
-	c := &Core{cfg: cfg}
+	c := &Core{cfg: cfg, tail: newTail(cfg)}
 	c.rec = record{Version: recordVersion, Volume: cfg.Volume, Replica: cfg.Replica}
 	s, err := cfg.Backing.Open()
 	if errors.Is(err, store.ErrNotFound) {
@@ -102,7 +105,7 @@ func (c *Core) resume(s store.Store) error {
 		return errors.Join(err, s.Close())
 	}
 	c.store, c.rec, c.applied = s, rec, s.Info().Mark
-	if rec.Running && rec.Membership == replication.Member {
+	if rec.Running && rec.Membership == replication.Member && !mutant.On(mutant.UncleanUnseen) {
 		c.rec.Suspect = true
 	}
 	return c.persist()

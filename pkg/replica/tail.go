@@ -15,15 +15,28 @@ const (
 
 // tail holds the last operations applied, oldest first, without gaps.
 type tail struct {
-	ops   []store.Op
-	bytes int
+	ops      []store.Op
+	bytes    int
+	maxBytes int
+	maxOps   int
+}
+
+func newTail(cfg Config) tail {
+	t := tail{maxBytes: TailBytes, maxOps: TailOps}
+	if cfg.TailBytes != 0 {
+		t.maxBytes = cfg.TailBytes
+	}
+	if cfg.TailOps != 0 {
+		t.maxOps = cfg.TailOps
+	}
+	return t
 }
 
 func (t *tail) push(op store.Op) {
 	t.ops = append(t.ops, op)
 	t.bytes += len(op.Data)
 	n := 0
-	for t.bytes > TailBytes || len(t.ops)-n > TailOps {
+	for t.bytes > t.maxBytes || len(t.ops)-n > t.maxOps {
 		t.bytes -= len(t.ops[n].Data)
 		t.ops[n].Data = nil
 		n++
@@ -31,7 +44,7 @@ func (t *tail) push(op store.Op) {
 	t.ops = t.ops[n:]
 }
 
-func (t *tail) clear() { *t = tail{} }
+func (t *tail) clear() { t.ops, t.bytes = nil, 0 }
 
 func (t *tail) get(seq history.Seq) (store.Op, bool) {
 	if len(t.ops) == 0 || seq < t.ops[0].Seq || seq > t.ops[len(t.ops)-1].Seq {

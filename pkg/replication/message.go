@@ -44,7 +44,7 @@ const Preamble = "CASKREP\x01"
 const (
 	MaxData    = 1 << 20  // bytes of data in one frame
 	MaxExtents = 64 << 10 // extents in one list
-	MaxHistory = 256      // entries of a history
+	MaxHistory = 100      // entries of a history: a replica's record (store.MaxMeta) holds them
 	MaxText    = 512      // bytes of each text
 
 	headerSize = 64

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replication"
 )
@@ -24,30 +25,41 @@ import (
 // Time is a reading of a monotonic clock.
 type Time time.Duration
 
-// The bounds of what a target holds. The backlog must be smaller than a
-// replica's tail (replica.TailBytes, TailOps), the window smaller than the
-// backlog.
 const (
-	WindowBytes  = 8 << 20  // operations issued and not yet acknowledged
-	WindowOps    = 1024     //
-	BacklogBytes = 16 << 20 // operations kept for replicas that are behind
-	BacklogOps   = 4096     //
-	copyChunk    = 256 << 10
-	copyDepth    = 4  // chunks of a rebuild in flight
-	tailDepth    = 64 // operations of a tail in flight
-	flushDepth   = 4  // flush rounds in flight
+	copyDepth  = 4  // chunks of a rebuild in flight
+	tailDepth  = 64 // operations of a tail in flight
+	flushDepth = 4  // flush rounds in flight
 )
+
+// Bounds are what a target holds. The backlog must be smaller than a replica's
+// tail (replica.TailBytes, TailOps), the window smaller than the backlog.
+type Bounds struct {
+	WindowBytes  int // operations issued and not yet acknowledged
+	WindowOps    int
+	BacklogBytes int // operations kept for replicas that are behind
+	BacklogOps   int
+	CopyChunk    uint64 // bytes that a rebuild moves at once
+}
+
+// DefaultBounds are those of every target outside the simulator.
+func DefaultBounds() Bounds {
+	return Bounds{WindowBytes: 8 << 20, WindowOps: 1024, BacklogBytes: 16 << 20, BacklogOps: 4096, CopyChunk: 256 << 10}
+}
 
 // Config is what does not change while a target runs.
 type Config struct {
-	Instance string // unique to this run of the target
-	Level    quorum.Level
-	Replicas []quorum.ReplicaID // those the target can connect to
-	Size     uint64             // bytes
-	Volume   string
+	Instance string             // unique to this run of the target
+	Level    quorum.Level       // without a Layout
+	Replicas []quorum.ReplicaID // without a Layout: the one to read from first
+	// Layout has the target change the record's level and voters; nil leaves
+	// both alone. The Authority must then keep all of a Record.
+	Layout *Layout
+	Size   uint64 // bytes
+	Volume string
 	// AlwaysDurable makes every write wait for stable storage.
 	AlwaysDurable bool
 	Timing        Timing
+	Bounds        Bounds // DefaultBounds when zero
 }
 
 // Timing holds the intervals. Lease must be the same in all targets of a
@@ -60,13 +72,14 @@ type Timing struct {
 	Grace        Time // recovery waits this long for replicas it could do without
 	UncleanGrace Time // the same before a recovery that may lose unflushed writes
 	Retry        Time // between attempts at what failed
+	Evict        Time // a voter that holds I/O up is kept this long
 }
 
 // DefaultTiming suits a cluster on one site.
 func DefaultTiming() Timing {
 	const ms = Time(time.Millisecond)
 	return Timing{Lease: 1500 * ms, LeaseWait: 1650 * ms, Ping: 400 * ms, Dead: 4000 * ms,
-		Grace: 300 * ms, UncleanGrace: 8000 * ms, Retry: 1000 * ms}
+		Grace: 300 * ms, UncleanGrace: 8000 * ms, Retry: 1000 * ms, Evict: 2000 * ms}
 }
 
 // Phase is where a target is on its way to serving.
@@ -138,8 +151,11 @@ type Core struct {
 	rec      Record
 	sys      quorum.System
 	all      []*peer // every replica known
-	peers    []*peer // the voters, in the record's order
-	acquired bool    // an epoch, once: requests may have been taken
+	peers    []*peer // those that are kept up to date, the preferred first
+	voters   []*peer // of them
+	change   *change // of the record
+	calling  bool    // the Authority has not answered yet
+	sole     bool    // no older target can get anything accepted: requests are taken
 	released bool    // the epoch before ended in good order
 	unclean  string
 	stop     error
@@ -162,6 +178,9 @@ type Core struct {
 
 // New makes a core; Start begins its work.
 func New(cfg Config) *Core {
+	if cfg.Bounds == (Bounds{}) {
+		cfg.Bounds = DefaultBounds()
+	}
 	c := &Core{cfg: cfg, reads: newReads()}
 	for _, id := range cfg.Replicas {
 		c.all = append(c.all, &peer{id: id})
@@ -188,7 +207,12 @@ func (c *Core) Phase() Phase { return c.phase }
 // Epoch is the epoch acquired, or being acquired.
 func (c *Core) Epoch() history.Epoch { return c.rec.Epoch }
 
-func (c *Core) act(a Action) { c.out = append(c.out, a) }
+func (c *Core) act(a Action) {
+	if a.Kind == ActLoad || a.Kind == ActSwap {
+		c.calling = true
+	}
+	c.out = append(c.out, a)
+}
 
 func (c *Core) id() uint64 {
 	c.ids++
@@ -199,6 +223,10 @@ func (c *Core) load() {
 	c.phase, c.retryAt = Loading, 0
 	c.act(Action{Kind: ActLoad})
 }
+
+// loadLater has Tick ask for the record, once what was asked before has been
+// answered.
+func (c *Core) loadLater() { c.phase, c.retryAt = Loading, c.now+c.cfg.Timing.Retry }
 
 func (c *Core) halt(err error) {
 	c.stop = err
@@ -241,66 +269,77 @@ func (c *Core) Record() Record { return c.rec }
 
 // Loaded is the answer to ActLoad.
 func (c *Core) Loaded(now Time, rec Record, err error) {
-	c.now = now
-	if c.phase != Loading {
+	c.now, c.calling = now, false
+	if c.change != nil && c.change.swapping {
+		c.changeLoaded(rec, err)
+		c.advance()
+		return
+	}
+	if c.phase != Loading || c.retryAt != 0 {
 		return
 	}
 	if err != nil {
-		c.retryAt = now + c.cfg.Timing.Retry
+		c.loadLater()
 		return
 	}
-	if c.acquired && rec.Holder != c.cfg.Instance {
+	if c.sole && rec.Holder != c.cfg.Instance && !mutant.On(mutant.StaleHost) {
 		// The hosts have gone on with another: what still waits here is
 		// stale and must never be done.
 		c.halt(fmt.Errorf("target %s of volume %s has taken over with epoch %d: %w", rec.Holder, c.cfg.Volume, rec.Epoch, ErrSuperseded))
 		return
 	}
-	sys, err := quorum.New(c.cfg.Level, rec.Voters)
+	next := rec
+	if c.cfg.Layout != nil {
+		next = c.cfg.Layout.complete(rec)
+	}
+	conf := next.config()
+	if conf.Level == "" {
+		conf.Level = c.cfg.Level
+	}
+	sys, err := conf.System()
 	if err != nil {
 		c.halt(fmt.Errorf("record of volume %s: %w", c.cfg.Volume, err))
 		return
 	}
-	c.setVoters(rec.Voters)
-	next := rec
 	next.Epoch, next.Holder = rec.Epoch+1, c.cfg.Instance
 	c.released = rec.Holder == ""
 	c.sys, c.rec, c.phase = sys, next, Acquiring
+	c.follow()
 	c.act(Action{Kind: ActSwap, Old: rec, Next: next})
-}
-
-func (c *Core) setVoters(ids []quorum.ReplicaID) {
-	c.peers = nil
-	for _, id := range ids {
-		c.peers = append(c.peers, c.peer(id))
+	if mutant.On(mutant.EpochUnswapped) {
+		c.fence()
 	}
 }
 
 // Swapped is the answer to ActSwap.
 func (c *Core) Swapped(now Time, err error) {
-	c.now = now
+	c.now, c.calling = now, false
 	switch {
-	case c.phase != Acquiring && c.phase != Initializing:
+	case c.change != nil && c.change.swapping:
+		c.changeSwapped(err)
+	case c.phase != Acquiring && c.phase != Initializing: // of an epoch that was given up
 	case err != nil && c.phase == Initializing:
 		c.reacquire(fmt.Sprintf("the volume's record could not be changed: %v", err))
 	case err != nil:
 		// Lost to another, or unknown: read what stands and go on from there.
-		c.load()
-		c.pause()
+		c.loadLater()
 	case c.phase == Acquiring:
-		c.phase, c.chooseAt, c.acquired = Fencing, 0, true
-		for _, p := range c.peers {
-			c.greet(p)
-		}
+		c.fence()
 	default:
 		c.phase = Leasing
 	}
 	c.advance()
 }
 
-// pause takes back the load just asked for and has Tick ask later.
-func (c *Core) pause() {
-	c.out = c.out[:len(c.out)-1]
-	c.retryAt = c.now + c.cfg.Timing.Retry
+// fence asks every replica for its promise.
+func (c *Core) fence() {
+	c.phase, c.chooseAt = Fencing, 0
+	if mutant.On(mutant.EarlyRequests) {
+		c.sole = true
+	}
+	for _, p := range c.peers {
+		c.greet(p)
+	}
 }
 
 // reacquire starts over with a new epoch. Requests stay and are done again.
@@ -317,33 +356,34 @@ func (c *Core) reacquire(why string) {
 	}
 	c.waiting = append(again, c.waiting...)
 	c.uncom = window{}
-	c.log, c.tail, c.rebuild = backlog{}, tailing{}, nil
+	c.log, c.tail, c.rebuild, c.change = backlog{}, tailing{}, nil, nil
 	c.reads.requeue()
 	c.flushes.requeue()
-	c.load()
-	c.pause()
+	c.loadLater()
 }
 
 // Tick tells the time; call it every few tens of milliseconds.
 func (c *Core) Tick(now Time) {
 	c.now = now
-	if c.phase == Loading && c.retryAt != 0 && now >= c.retryAt {
+	if c.phase == Loading && c.retryAt != 0 && now >= c.retryAt && (!c.calling || mutant.On(mutant.StaleAnswer)) {
 		c.load()
 	}
-	if c.phase >= Fencing && c.phase != Stopped {
+	if c.fenced() {
 		for _, p := range c.peers {
 			c.tickPeer(p)
 		}
 	}
+	c.noteSynced()
 	c.advance()
 }
 
-// Submit starts a request. Before the first epoch is acquired it is refused
-// with block.ErrFenced: it could go stale while another target serves.
+// Submit starts a request. Until enough replicas have promised it is refused
+// with block.ErrFenced: its host could go to an older target that still gets
+// writes accepted, and it would be done here again, later.
 func (c *Core) Submit(now Time, r *Request) {
 	c.now = now
 	switch {
-	case c.phase == Stopped, !c.acquired:
+	case c.phase == Stopped, !c.sole:
 		c.complete(r, block.ErrFenced)
 	case r.Op == block.OpRead:
 		c.reads.waiting = append(c.reads.waiting, r)
@@ -370,11 +410,12 @@ func (c *Core) advance() {
 	if c.phase >= Joining && c.phase < Stopped {
 		c.joinAll()
 		c.advanceRebuild()
+		c.advanceChange()
 	}
 	if c.phase == Joining && c.sys.Write(c.synced) {
 		c.barrier()
 	}
-	if c.phase == Leasing && (c.released || c.now >= c.fencedAt+c.cfg.Timing.LeaseWait) {
+	if c.phase == Leasing && (c.released || mutant.On(mutant.NoLeaseWait) || c.now >= c.fencedAt+c.cfg.Timing.LeaseWait) {
 		c.phase = Serving
 	}
 	if c.phase == Serving {
@@ -386,7 +427,7 @@ func (c *Core) advance() {
 
 // barrier is passed: a write quorum has the history and this epoch's start.
 func (c *Core) barrier() {
-	if c.rec.Initialized {
+	if c.rec.Initialized || mutant.On(mutant.NoInitialized) {
 		c.phase = Leasing
 		return
 	}

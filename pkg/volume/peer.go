@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replication"
 )
@@ -29,7 +30,7 @@ func (s peerState) String() string { return peerStateNames[s] }
 // streaming says that every operation is sent to the peer as it is issued.
 func (s peerState) streaming() bool { return s == joining || s == synced || s == rebuilding }
 
-// peer is one voter.
+// peer is one replica.
 type peer struct {
 	id    quorum.ReplicaID
 	conn  uint64 // 0: none
@@ -43,6 +44,8 @@ type peer struct {
 	pingID  uint64
 	pingAt  Time // when pingID was sent
 	lease   Time // when the last answered ping was sent
+
+	syncedAt Time // when it was last seen in sync
 
 	reason  replication.Code
 	text    string
@@ -61,7 +64,7 @@ func (c *Core) Connected(now Time, id quorum.ReplicaID, conn uint64) {
 	}
 	p.conn, p.state, p.heardAt, p.lease, p.pingID = conn, connected, now, 0, 0
 	p.pingAt = 0
-	if c.phase >= Fencing && c.phase != Stopped {
+	if c.fenced() && c.follows(p) {
 		c.greet(p)
 	}
 	c.advance()
@@ -111,8 +114,13 @@ func (c *Core) lose(p *peer, why string) {
 	}
 	c.reads.lost(p.id)
 	c.flushes.lost(p.id)
+	if c.change != nil {
+		delete(c.change.ids, p.id)
+	}
 	if rb := c.rebuild; rb != nil {
 		if rb.to == p {
+			c.rebuild = nil
+		} else if rb.from == p && rb.stableID != 0 {
 			c.rebuild = nil
 		} else if rb.from == p {
 			rb.lostSource()
@@ -126,7 +134,7 @@ func (c *Core) lose(p *peer, why string) {
 }
 
 func (c *Core) anyStreaming() bool {
-	for _, p := range c.peers {
+	for _, p := range c.voters {
 		if p.state == joining || p.state == synced {
 			return true
 		}
@@ -156,6 +164,9 @@ func (c *Core) tickPeer(p *peer) {
 
 // leased reports whether a write quorum confirmed this epoch recently enough.
 func (c *Core) leased() bool {
+	if mutant.On(mutant.NoLease) {
+		return true
+	}
 	return c.sys.Write(func(id quorum.ReplicaID) bool {
 		p := c.peer(id)
 		return p.state == synced && p.lease != 0 && c.now-p.lease < c.cfg.Timing.Lease
@@ -186,6 +197,9 @@ func (c *Core) Receive(now Time, id quorum.ReplicaID, conn uint64, m replication
 	case replication.Pong:
 		if m.ID == p.pingID {
 			p.lease, p.pingID = p.pingAt, 0
+			if mutant.On(mutant.LeaseFromPong) {
+				p.lease = now
+			}
 		}
 	case replication.TailOp:
 		c.onTailOp(p, m)
@@ -263,7 +277,14 @@ func (c *Core) onDone(p *peer, m replication.Message) {
 		if m.Code != replication.OK {
 			c.fail(p, m.Code, "it could not flush: "+m.Text)
 		}
+	case c.flushedChange(p, m):
 	case c.rebuild != nil && c.rebuild.to == p:
 		c.copied(m)
+	case c.rebuild != nil && c.rebuild.from == p && m.ID == c.rebuild.stableID && m.ID != 0:
+		if m.Code != replication.OK {
+			c.fail(p, m.Code, "it could not flush: "+m.Text)
+			return
+		}
+		c.giveUp(c.rebuild)
 	}
 }

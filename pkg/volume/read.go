@@ -2,6 +2,8 @@ package volume
 
 import (
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replication"
 )
@@ -47,7 +49,7 @@ func (c *Core) pumpReads() {
 	kept := c.reads.waiting[:0]
 	for _, r := range c.reads.waiting {
 		p := c.reader(r)
-		if p == nil || c.unsettled(r.Extent, c.last) != 0 {
+		if p == nil || c.unsettledFor(r, c.last) {
 			kept = append(kept, r)
 			continue
 		}
@@ -60,10 +62,15 @@ func (c *Core) pumpReads() {
 	c.reads.waiting = kept
 }
 
-// reader picks the first replica, in the configured order, that can answer r.
+// unsettledFor reports whether what r reads could be gone again.
+func (c *Core) unsettledFor(r *Request, seq history.Seq) bool {
+	return c.unsettled(r.Extent, seq) != 0 && !mutant.On(mutant.ReadUnsettled)
+}
+
+// reader picks the first replica, in the order of preference, that can answer r.
 func (c *Core) reader(r *Request) *peer {
-	for _, id := range c.cfg.Replicas {
-		if p := c.peer(id); p.state == synced && p.acked >= c.commit && !r.bad[id] {
+	for _, p := range c.peers {
+		if p.state == synced && p.acked >= c.commit && !r.bad[p.id] {
 			return p
 		}
 	}
@@ -107,7 +114,7 @@ func (c *Core) readFailed(r *Request, p *peer) {
 func (c *Core) unpark() {
 	kept := c.reads.parked[:0]
 	for _, r := range c.reads.parked {
-		if c.unsettled(r.Extent, r.answered) != 0 {
+		if c.unsettledFor(r, r.answered) {
 			kept = append(kept, r)
 			continue
 		}
@@ -168,7 +175,7 @@ func (c *Core) pumpFlushes() {
 	kept := f.rounds[:0]
 	for _, r := range f.rounds {
 		c.askRound(r)
-		if !c.sys.Write(func(id quorum.ReplicaID) bool { return r.done[id] }) {
+		if !c.sys.Write(func(id quorum.ReplicaID) bool { return r.done[id] }) && !(mutant.On(mutant.FlushByOne) && len(r.done) > 0) {
 			kept = append(kept, r)
 			continue
 		}

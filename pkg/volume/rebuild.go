@@ -7,6 +7,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
 )
 
@@ -15,7 +16,8 @@ import (
 // receives every new operation meanwhile; a chunk is read from the source and
 // sent at one place in that stream, and writes to it wait for that moment.
 type rebuild struct {
-	to, from  *peer // from is nil while there is no source
+	to, from  *peer  // from is nil while there is no source
+	stableID  uint64 // of the Flush that comes before to gives up its prefix
 	base      history.Seq
 	start     history.Seq // the stream begins after it
 	listID    uint64      // of the request for the replica's own list
@@ -26,6 +28,7 @@ type rebuild struct {
 	haveTheir bool
 	todo      []block.Extent // nil until both lists are there
 	planned   bool
+	chunk     uint64 // bytes
 	chunks    []*chunk
 	total     uint64
 	copied    uint64
@@ -47,7 +50,7 @@ type chunk struct {
 
 // copying reports whether a write to e must wait for a chunk.
 func (c *Core) copying(e block.Extent) bool {
-	return c.rebuild != nil && slices.ContainsFunc(c.rebuild.chunks, func(k *chunk) bool {
+	return c.rebuild != nil && !mutant.On(mutant.NoChunkLock) && slices.ContainsFunc(c.rebuild.chunks, func(k *chunk) bool {
 		return k.state != copying && k.extent.Overlaps(e)
 	})
 }
@@ -68,7 +71,7 @@ func (c *Core) advanceRebuild() {
 		c.startRebuild()
 	}
 	rb := c.rebuild
-	if rb == nil || rb.to.begin != 0 {
+	if rb == nil || rb.to.begin != 0 || rb.stableID != 0 {
 		return
 	}
 	if rb.from == nil {
@@ -82,7 +85,7 @@ func (c *Core) advanceRebuild() {
 		c.send(rb.from, replication.Message{Type: replication.Changed, ID: rb.sourceID, Base: rb.base})
 	}
 	if rb.haveMine && rb.haveTheir {
-		rb.plan(c.cfg.Size)
+		rb.plan(c.cfg.Size, c.cfg.Bounds.CopyChunk)
 		c.copyChunks(rb)
 	}
 }
@@ -95,22 +98,36 @@ func (c *Core) startRebuild() {
 		if p.state == joining {
 			return
 		}
-		if p.state == heard && p.membership() != replication.Blank && (to == nil || rank(p, to) < 0) {
+		if p.state == heard && p.membership() != replication.Blank && (to == nil || c.rank(p, to) < 0) {
 			to = p
 		}
 	}
-	if to == nil || c.source() == nil {
+	from := c.source()
+	if to == nil || from == nil {
 		return
 	}
-	base := c.common(to)
-	to.state, to.sent, to.acked = rebuilding, c.last, c.last
-	c.rebuild = &rebuild{to: to, base: base, start: c.last, listID: c.id()}
-	c.send(to, replication.Message{Type: replication.Rebuild, ID: c.rebuild.listID, Base: base, Seq: c.last})
+	c.rebuild = &rebuild{to: to, from: from, stableID: c.id()}
+	c.send(from, replication.Message{Type: replication.Flush, ID: c.rebuild.stableID})
 }
 
-// rank orders replicas by what their loss would cost: those that are no
-// members first, then the shortest history.
-func rank(a, b *peer) int {
+// giveUp has the replica stop being a member: what it may be the other copy of
+// is stable on the source by now.
+func (c *Core) giveUp(rb *rebuild) {
+	rb.stableID = 0
+	rb.base, rb.start, rb.listID = c.common(rb.to), c.last, c.id()
+	rb.to.state, rb.to.sent, rb.to.acked = rebuilding, c.last, c.last
+	c.send(rb.to, replication.Message{Type: replication.Rebuild, ID: rb.listID, Base: rb.base, Seq: rb.start})
+}
+
+// rank orders replicas for being rebuilt: voters first, then by what their
+// loss would cost: those that are no members, then the shortest history.
+func (c *Core) rank(a, b *peer) int {
+	voter := func(p *peer) int {
+		if slices.Contains(c.voters, p) {
+			return 0
+		}
+		return 1
+	}
 	member := func(p *peer) int {
 		if p.membership() == replication.Member {
 			return 1
@@ -118,13 +135,13 @@ func rank(a, b *peer) int {
 		return 0
 	}
 	pa, pb := position(a), position(b)
-	return cmp.Or(cmp.Compare(member(a), member(b)), cmp.Compare(pa.Epoch, pb.Epoch), cmp.Compare(pa.Seq, pb.Seq))
+	return cmp.Or(cmp.Compare(voter(a), voter(b)), cmp.Compare(member(a), member(b)), cmp.Compare(pa.Epoch, pb.Epoch), cmp.Compare(pa.Seq, pb.Seq))
 }
 
 // source is a replica to copy from.
 func (c *Core) source() *peer {
-	for _, id := range c.cfg.Replicas {
-		if p := c.peer(id); p.state == synced {
+	for _, p := range c.peers {
+		if p.state == synced {
 			return p
 		}
 	}
@@ -146,11 +163,14 @@ func (c *Core) onExtents(p *peer, m replication.Message) {
 }
 
 // plan unites the two lists.
-func (rb *rebuild) plan(size uint64) {
+func (rb *rebuild) plan(size, chunk uint64) {
 	if rb.planned {
 		return
 	}
-	rb.planned = true
+	rb.planned, rb.chunk = true, chunk
+	if mutant.On(mutant.OwnTailForgotten) {
+		rb.mine = nil
+	}
 	all := append(rb.mine, rb.theirs...)
 	rb.mine, rb.theirs = nil, nil
 	slices.SortFunc(all, func(a, b block.Extent) int { return cmp.Compare(a.Off, b.Off) })
@@ -173,7 +193,7 @@ func (rb *rebuild) plan(size uint64) {
 // next cuts the next chunk off the plan.
 func (rb *rebuild) next() *chunk {
 	e := &rb.todo[0]
-	k := &chunk{extent: block.Extent{Off: e.Off, Len: min(e.Len, copyChunk)}}
+	k := &chunk{extent: block.Extent{Off: e.Off, Len: min(e.Len, rb.chunk)}}
 	e.Off, e.Len = k.extent.End(), e.Len-k.extent.Len
 	if e.Len == 0 {
 		rb.todo = rb.todo[1:]
@@ -191,7 +211,7 @@ func (c *Core) copyChunks(rb *rebuild) {
 			c.send(rb.from, replication.Message{Type: replication.Read, ID: k.id, Extent: k.extent})
 		}
 	}
-	if len(rb.chunks) == 0 && len(rb.todo) == 0 {
+	if (len(rb.chunks) == 0 || mutant.On(mutant.BeginEarly)) && len(rb.todo) == 0 {
 		c.beginPeer(rb.to)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replication"
 )
@@ -23,12 +24,12 @@ func (p *peer) membership() replication.Membership {
 // member reports whether what the peer holds is a prefix of the history.
 func (c *Core) member(p *peer) bool {
 	m := p.membership()
-	return m == replication.Member || (m == replication.Fresh && !c.rec.Initialized)
+	return m == replication.Member || (m == replication.Fresh && (!c.rec.Initialized || mutant.On(mutant.EmptyCounts)))
 }
 
 // counts reports whether the peer surely still holds all it acknowledged.
 func (c *Core) counts(p *peer) bool {
-	return c.member(p) && p.st.Flags&replication.FlagSuspect == 0
+	return c.member(p) && (p.st.Flags&replication.FlagSuspect == 0 || mutant.On(mutant.SuspectCounts))
 }
 
 // of turns a predicate of peers into one of voters.
@@ -39,14 +40,15 @@ func (c *Core) of(f func(*peer) bool) func(quorum.ReplicaID) bool {
 // unheard reports whether a voter's state is not known yet.
 func unheard(p *peer) bool { return p.state < heard }
 
+// every asks all voters.
 func (c *Core) every(f func(*peer) bool) bool {
-	return !slices.ContainsFunc(c.peers, func(p *peer) bool { return !f(p) })
+	return !slices.ContainsFunc(c.voters, func(p *peer) bool { return !f(p) })
 }
 
 // choose picks the longest history once enough voters have promised.
 func (c *Core) choose() {
 	eligible, grace, unclean := c.counts, c.cfg.Timing.Grace, ""
-	if !c.sys.Recover(c.of(c.counts)) {
+	if !c.recoverable() {
 		clean := func(p *peer) bool { return c.counts(p) || unheard(p) }
 		if c.sys.Recover(c.of(clean)) || !c.lastResort() {
 			c.chooseAt = 0
@@ -67,6 +69,15 @@ func (c *Core) choose() {
 	}
 }
 
+// recoverable reports whether the voters heard that surely hold all they
+// acknowledged include one of every write quorum.
+func (c *Core) recoverable() bool {
+	if mutant.On(mutant.RecoverFromOne) {
+		return slices.ContainsFunc(c.voters, c.counts)
+	}
+	return c.sys.Recover(c.of(c.counts))
+}
+
 // lastResort reports whether the members heard are enough to reopen from
 // although memory was lost: they include all that was flushed, or nobody else
 // is left to ask.
@@ -74,12 +85,12 @@ func (c *Core) lastResort() bool {
 	if c.sys.Recover(c.of(c.member)) {
 		return true
 	}
-	return c.every(func(p *peer) bool { return !unheard(p) }) && slices.ContainsFunc(c.peers, c.member)
+	return c.every(func(p *peer) bool { return !unheard(p) }) && slices.ContainsFunc(c.voters, c.member)
 }
 
 func (c *Core) best(eligible func(*peer) bool) *peer {
 	var best *peer
-	for _, p := range c.peers {
+	for _, p := range c.voters {
 		if eligible(p) && (best == nil || position(best).Less(position(p))) {
 			best = p
 		}
@@ -88,16 +99,19 @@ func (c *Core) best(eligible func(*peer) bool) *peer {
 }
 
 func position(p *peer) history.Position {
+	if mutant.On(mutant.LongestSeq) {
+		return history.Position{Seq: p.st.Seq}
+	}
 	return history.Position{Epoch: p.st.History.Last(), Seq: p.st.Seq}
 }
 
 // chosen makes the best replica's history this epoch's.
 func (c *Core) chosen(best *peer, unclean string) {
-	c.unclean, c.fencedAt = unclean, c.now
+	c.unclean, c.fencedAt, c.sole = unclean, c.now, true
 	c.last, c.commit = best.st.Seq, best.st.Seq
 	c.hist = extend(best.st.History, history.Entry{Epoch: c.rec.Epoch, First: c.last + 1})
 	low := c.last
-	for _, p := range c.peers {
+	for _, p := range c.voters {
 		if c.member(p) && c.common(p) == p.st.Seq && p.st.Seq+1 >= best.st.Tail {
 			low = min(low, p.st.Seq)
 		}
@@ -105,6 +119,10 @@ func (c *Core) chosen(best *peer, unclean string) {
 	c.log = backlog{first: low + 1}
 	c.tail = tailing{from: best, next: low + 1}
 	c.phase = Tailing
+	if mutant.On(mutant.TailForgotten) {
+		c.last, c.commit = low, low
+		c.hist = extend(best.st.History.At(low), history.Entry{Epoch: c.rec.Epoch, First: low + 1})
+	}
 }
 
 // extend appends e, dropping the entries that never got an operation and, past
@@ -173,7 +191,8 @@ func (c *Core) joinAll() {
 // catchable reports whether the backlog holds all that the peer misses.
 func (c *Core) catchable(p *peer) bool {
 	m := p.membership()
-	return (m == replication.Member || m == replication.Fresh) && c.common(p) == p.st.Seq && p.st.Seq+1 >= c.log.first
+	prefix := c.common(p) == p.st.Seq || mutant.On(mutant.DivergedCatchUp) && p.st.Seq <= c.last
+	return (m == replication.Member || m == replication.Fresh) && prefix && p.st.Seq+1 >= c.log.first
 }
 
 // join sends what the peer misses, then has it begin to count.

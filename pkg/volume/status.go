@@ -2,6 +2,7 @@ package volume
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cask-storage/cask/pkg/quorum"
@@ -12,7 +13,10 @@ import (
 type Status struct {
 	Phase    Phase
 	Epoch    uint64
-	Quorum   bool   // a write quorum is in sync
+	Quorum   bool // a write quorum is in sync
+	Level    quorum.Level
+	Exposed  uint64 // acknowledged operations that one voter alone has: what its loss would cost
+	Change   string // the change of level or voters under way, empty when there is none
 	Unclean  string // not empty: reopened from the best copy, and why
 	Err      error  // of Stopped
 	Waiting  string // for what, in the phases before Serving
@@ -22,6 +26,7 @@ type Status struct {
 // ReplicaStatus is one replica.
 type ReplicaStatus struct {
 	ID          quorum.ReplicaID
+	Voter       bool
 	State       string // Offline, CatchingUp, InSync, Rebuilding, Failed
 	Reason      string // CamelCase
 	Text        string
@@ -30,7 +35,13 @@ type ReplicaStatus struct {
 
 // Status describes the core now.
 func (c *Core) Status() Status {
-	s := Status{Phase: c.phase, Epoch: uint64(c.rec.Epoch), Unclean: c.unclean, Err: c.stop}
+	s := Status{Phase: c.phase, Epoch: uint64(c.rec.Epoch), Unclean: c.unclean, Err: c.stop, Level: c.rec.Level, Exposed: c.exposed()}
+	if s.Level == "" {
+		s.Level = c.cfg.Level
+	}
+	if c.change != nil {
+		s.Change = c.change.why
+	}
 	for _, p := range c.peers {
 		s.Replicas = append(s.Replicas, c.describe(p))
 	}
@@ -42,7 +53,7 @@ func (c *Core) Status() Status {
 }
 
 func (c *Core) describe(p *peer) ReplicaStatus {
-	r := ReplicaStatus{ID: p.id, State: "CatchingUp", Text: p.text}
+	r := ReplicaStatus{ID: p.id, Voter: slices.Contains(c.voters, p), State: "CatchingUp", Text: p.text}
 	switch p.state {
 	case down:
 		r.State, r.Reason = "Offline", "NotConnected"
@@ -75,7 +86,7 @@ func (c *Core) waitingFor() string {
 		return ""
 	}
 	var missing []string
-	for _, p := range c.peers {
+	for _, p := range c.voters {
 		switch {
 		case p.state < heard:
 			missing = append(missing, fmt.Sprintf("%s (not connected)", p.id))

@@ -2,9 +2,11 @@ package volume
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replication"
 	"github.com/cask-storage/cask/pkg/store"
@@ -60,7 +62,7 @@ func (c *Core) issue() {
 	}
 	kept := c.waiting[:0]
 	for i, r := range c.waiting {
-		if c.uncom.ops >= WindowOps || c.uncom.bytes >= WindowBytes {
+		if c.uncom.ops >= c.cfg.Bounds.WindowOps || c.uncom.bytes >= c.cfg.Bounds.WindowBytes {
 			kept = append(kept, c.waiting[i:]...)
 			break
 		}
@@ -114,7 +116,7 @@ func (c *Core) onApplied(p *peer, seq history.Seq) {
 
 // tryCommit acknowledges what a write quorum has.
 func (c *Core) tryCommit() {
-	for c.commit < c.last && c.sys.Write(c.has(c.commit+1)) {
+	for c.commit < c.last && c.committed(c.commit+1) {
 		c.commit++
 		e := c.log.at(c.commit)
 		if e.req == nil {
@@ -122,7 +124,7 @@ func (c *Core) tryCommit() {
 		}
 		c.uncom.ops--
 		c.uncom.bytes -= e.size()
-		if e.req.FUA || c.cfg.AlwaysDurable {
+		if (e.req.FUA || c.cfg.AlwaysDurable) && !mutant.On(mutant.FlushForgotten) {
 			c.flushes.waiting = append(c.flushes.waiting, e.req)
 		} else {
 			c.complete(e.req, nil)
@@ -131,9 +133,22 @@ func (c *Core) tryCommit() {
 	}
 }
 
+// committed reports whether a write quorum has operation seq.
+func (c *Core) committed(seq history.Seq) bool {
+	if mutant.On(mutant.AckEarly) {
+		return slices.ContainsFunc(c.peers, func(p *peer) bool {
+			return c.sys.Write(func(id quorum.ReplicaID) bool { return id == p.id || c.has(seq)(id) })
+		})
+	}
+	return c.sys.Write(c.has(seq))
+}
+
 // has reports which voters count and have operation seq.
 func (c *Core) has(seq history.Seq) func(quorum.ReplicaID) bool {
-	return c.of(func(p *peer) bool { return p.state == synced && p.acked >= seq })
+	return c.of(func(p *peer) bool {
+		counts := p.state == synced || mutant.On(mutant.CatchUpCounts) && p.state.streaming()
+		return counts && p.acked >= seq
+	})
 }
 
 // trim forgets what no replica needs any more and, past the bound, cuts off
@@ -150,7 +165,7 @@ func (c *Core) trim() {
 	for len(c.log.entries) > 0 && c.log.first < need {
 		c.log.drop()
 	}
-	for (c.log.bytes > BacklogBytes || len(c.log.entries) > BacklogOps) && c.log.first <= c.commit {
+	for (c.log.bytes > c.cfg.Bounds.BacklogBytes || len(c.log.entries) > c.cfg.Bounds.BacklogOps) && c.log.first <= c.commit {
 		for _, p := range c.peers {
 			if p.state.streaming() && p.acked < c.log.first {
 				c.reset(p, fmt.Sprintf("it was %d operations behind", c.last-p.acked))

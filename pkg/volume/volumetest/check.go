@@ -2,12 +2,7 @@ package volumetest
 
 import (
 	"bytes"
-	"math"
-	"time"
 
-	"github.com/anishathalye/porcupine"
-
-	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
@@ -18,7 +13,7 @@ func (w *world) quiet() bool {
 			return false
 		}
 	}
-	t := w.targets[len(w.targets)-1]
+	t := w.newest()
 	if t.core.Phase() != volume.Serving {
 		return false
 	}
@@ -28,12 +23,13 @@ func (w *world) quiet() bool {
 			return false
 		}
 	}
-	return w.sameMark()
+	return w.asLaidOut() && w.sameMark()
 }
 
 func (w *world) sameMark() bool {
-	for _, n := range w.replicas {
-		if n.store.Info().Mark != w.replicas[0].store.Info().Mark {
+	ns := w.inUse()
+	for _, n := range ns {
+		if n.store.Info().Mark != ns[0].store.Info().Mark {
 			return false
 		}
 	}
@@ -41,19 +37,16 @@ func (w *world) sameMark() bool {
 }
 
 // finish checks the whole run.
-func (w *world) finish() (Result, error) {
-	res := Result{Ops: len(w.ops), Targets: len(w.targets)}
-	for _, n := range w.replicas {
-		res.Crashes += n.crashes
-		res.Rebuilds += n.rebuilds
-	}
+func (w *world) finish() (Result, *Broken) {
 	if w.err == nil && !w.quiet() {
-		t := w.targets[len(w.targets)-1]
-		w.fail("not everything completed 120 s after the last fault: %+v, open %d and %d",
-			t.core.Status(), len(w.clients[0].open), len(w.clients[1].open))
+		w.fail(Live, "not everything completed %d s after the last fault: %+v, open %d and %d", liveness/ms/1000,
+			w.newest().core.Status(), len(w.clients[0].open), len(w.clients[1].open))
 	}
 	if w.err == nil {
 		w.checkIdentical()
+		for _, n := range w.replicas {
+			w.checkPrefix(n)
+		}
 	}
 	if w.err == nil && !w.opt.PowerCuts {
 		w.checkLinearizable()
@@ -61,15 +54,25 @@ func (w *world) finish() (Result, error) {
 	if w.err == nil {
 		w.checkDurable()
 	}
-	return res, w.err
+	return w.result(), w.err
+}
+
+func (w *world) result() Result {
+	res := Result{Ops: len(w.ops), Targets: len(w.targets), Events: int(w.order)} //nolint:gosec // at most maxEvents
+	for _, n := range w.replicas {
+		res.Crashes += n.crashes
+		res.Rebuilds += n.rebuilds
+	}
+	return res
 }
 
 func (w *world) checkIdentical() {
 	want := make([]byte, blocks*blockSize)
 	got := make([]byte, blocks*blockSize)
-	for i, n := range w.replicas {
+	ns := w.inUse()
+	for i, n := range ns {
 		if err := n.store.ReadAt(got, 0); err != nil {
-			w.fail("read of %s: %v", n.id, err)
+			w.fail(Protocol, "read of %s: %v", n.id, err)
 		}
 		if i == 0 {
 			copy(want, got)
@@ -77,79 +80,9 @@ func (w *world) checkIdentical() {
 		if !bytes.Equal(want, got) {
 			for b := range blocks {
 				if !bytes.Equal(want[b*blockSize:(b+1)*blockSize], got[b*blockSize:(b+1)*blockSize]) {
-					w.fail("replicas %s and %s differ in block %d", w.replicas[0].id, quorum.ReplicaID(n.id), b)
+					w.fail(Identical, "replicas %s and %s differ in block %d", ns[0].id, n.id, b)
 				}
 			}
-		}
-	}
-}
-
-type regInput struct {
-	kind  accessKind
-	value uint64
-}
-
-type accessKind uint8
-
-const (
-	isRead accessKind = iota
-	isWrite
-	// mayWrite is an attempt that a client gave up and repeated: it takes
-	// effect once before the repetition is acknowledged, or never.
-	mayWrite
-)
-
-// register is one block: reads return the last write.
-var register = porcupine.NondeterministicModel{
-	Init: func() []any { return []any{uint64(0)} },
-	Step: func(state, input, output any) []any {
-		in := input.(regInput)
-		switch {
-		case in.kind == isWrite:
-			return []any{in.value}
-		case in.kind == mayWrite && in.value != state.(uint64):
-			return []any{state, in.value}
-		case in.kind == mayWrite || output.(uint64) == state.(uint64):
-			return []any{state}
-		}
-		return nil
-	},
-}
-
-// attempts are the accesses that o stands for.
-func (o op) attempts() []porcupine.Operation {
-	ret := int64(o.ret)
-	if o.ret == 0 {
-		ret = math.MaxInt64
-	}
-	if !o.write {
-		if o.ret == 0 {
-			return nil
-		}
-		return []porcupine.Operation{{Input: regInput{isRead, o.value}, Call: int64(o.calls[0]), Output: o.value, Return: ret}}
-	}
-	var out []porcupine.Operation
-	for i, call := range o.calls {
-		in := regInput{mayWrite, o.value}
-		if i == len(o.calls)-1 && o.ret != 0 {
-			in.kind = isWrite
-		}
-		out = append(out, porcupine.Operation{Input: in, Call: int64(call), Output: o.value, Return: ret})
-	}
-	return out
-}
-
-func (w *world) checkLinearizable() {
-	byBlock := make([][]porcupine.Operation, blocks)
-	for _, o := range w.ops {
-		for _, a := range o.attempts() {
-			a.ClientId = len(byBlock[o.block])
-			byBlock[o.block] = append(byBlock[o.block], a)
-		}
-	}
-	for b, ops := range byBlock {
-		if porcupine.CheckOperationsTimeout(register.ToModel(), ops, 20*time.Second) == porcupine.Illegal {
-			w.fail("block %d is not linearizable", b)
 		}
 	}
 }

@@ -21,7 +21,8 @@ type op struct {
 }
 
 // client is a host: it keeps some requests in flight, and repeats those of a
-// dead target at the next one, as an initiator does.
+// dead target at the next one, as an initiator does. The last one only reads,
+// and stays with an old target for long: what it is told there must be true.
 type client struct {
 	w      *world
 	id     int
@@ -29,14 +30,36 @@ type client struct {
 	open   map[int]*volume.Request // by index into w.ops; flushes are negative
 	flush  int
 	gen    int
-	writes bool
+	writes float64             // share of the operations
+	stays  float64             // chance to stay with an old target when it could move
+	under  [3]int              // requests under way, by kind
 	asked  map[int]volume.Time // last attempt of each flush under way
+	pinned volume.Time         // it does not leave a living target until then
+	inside bool                // of a call of the core: it refuses at once what it does not take
 }
 
-const inFlight = 6
+// The kinds of requests: those of one kind that wait do not keep others from
+// being asked for.
+const (
+	reading = iota
+	writing
+	flushing
+)
+
+const contended = 3 // blocks that most accesses go to
+
+var inFlight = [3]int{reading: 4, writing: 5, flushing: 1}
 
 func newClient(w *world, id int) *client {
-	c := &client{w: w, id: id, target: w.targets[0], open: map[int]*volume.Request{}, asked: map[int]volume.Time{}, writes: id == 0 || w.chance(0.5)}
+	c := &client{w: w, id: id, target: w.targets[0], open: map[int]*volume.Request{}, asked: map[int]volume.Time{}}
+	switch {
+	case id == 0 || id == 1 && w.chance(0.5):
+		c.writes, c.stays = 0.6, 0.9
+	case id == 1:
+		c.stays = 0.9
+	default:
+		c.stays = 0.98
+	}
 	c.follow()
 	c.work()
 	return c
@@ -44,15 +67,20 @@ func newClient(w *world, id int) *client {
 
 // follow moves to the newest target some time after there is one.
 func (c *client) follow() {
-	if c.target != c.w.targets[len(c.w.targets)-1] && (!c.target.alive || c.w.chance(0.1)) {
+	if c.target != c.w.newest() && (!c.target.alive || !c.w.chance(c.stays) && c.w.now > c.pinned) {
 		c.move()
 	}
 	c.w.after(c.w.between(20*ms, 400*ms), c.follow)
 }
 
-// move repeats at the newest target what is open.
+func (w *world) newest() *target { return w.targets[len(w.targets)-1] }
+
+// move repeats at the newest target what is open; sometimes it loses its way.
 func (c *client) move() {
-	c.target = c.w.targets[len(c.w.targets)-1]
+	c.target = c.w.newest()
+	if t := c.w.targets[c.w.rng.IntN(len(c.w.targets))]; t.alive && c.w.chance(0.15) {
+		c.target = t
+	}
 	c.gen++
 	for i := range len(c.w.ops) {
 		if r, ok := c.open[i]; ok {
@@ -68,46 +96,73 @@ func (c *client) move() {
 
 func (c *client) work() {
 	w := c.w
-	if !w.healing {
-		for len(c.open) < inFlight && w.chance(0.7) {
+	for range 3 {
+		if !w.healing && w.chance(0.5) {
 			c.start()
 		}
 	}
 	w.after(w.between(0, w.pace), c.work)
 }
 
+// start asks for something, unless enough of its kind is under way.
 func (c *client) start() {
 	w := c.w
-	if w.chance(0.05) {
+	kind := reading
+	switch {
+	case c.writes > 0 && w.chance(0.05):
+		kind = flushing
+	case w.chance(c.writes):
+		kind = writing
+	}
+	if c.under[kind] >= inFlight[kind] || kind != reading && w.now < w.calm {
+		return
+	}
+	if kind == flushing {
 		c.flush++
 		c.issue(-c.flush, &volume.Request{Op: block.OpFlush})
 		return
 	}
-	o := op{client: c.id, block: w.rng.IntN(blocks), write: c.writes && w.chance(0.6)}
-	if w.chance(0.5) {
-		o.block = w.rng.IntN(3) // contended
+	o := op{client: c.id, block: w.rng.IntN(blocks), write: kind == writing}
+	if w.chance(0.6) {
+		o.block = w.rng.IntN(contended)
 	}
 	r := &volume.Request{Op: block.OpRead, Extent: block.Extent{Off: uint64(o.block) * blockSize, Len: blockSize}}
 	if o.write {
-		w.values++
-		o.value = w.values
-		o.fua = w.chance(0.1)
-		r.Op, r.FUA = block.OpWrite, o.fua
-		buf := make([]byte, blockSize)
-		for i := 0; i < blockSize; i += 8 {
-			binary.LittleEndian.PutUint64(buf[i:], o.value)
-		}
-		r.Bufs = [][]byte{buf}
-		if w.chance(0.1) {
-			r.Op, r.Bufs, o.value = block.OpUnmap, nil, 0
-		}
+		c.fill(&o, r)
 	}
 	w.ops = append(w.ops, o)
 	c.issue(len(w.ops)-1, r)
 }
 
+// fill makes r a write of a new value, or an unmap.
+func (c *client) fill(o *op, r *volume.Request) {
+	w := c.w
+	w.values++
+	o.value, o.fua = w.values, w.chance(0.1)
+	r.Op, r.FUA = block.OpWrite, o.fua
+	buf := make([]byte, blockSize)
+	for i := 0; i < blockSize; i += 8 {
+		binary.LittleEndian.PutUint64(buf[i:], o.value)
+	}
+	r.Bufs = [][]byte{buf}
+	if o.block >= contended && w.chance(0.1) {
+		r.Op, r.Bufs, o.value = block.OpUnmap, nil, 0
+	}
+}
+
+func kindOf(r *volume.Request) int {
+	switch r.Op {
+	case block.OpRead:
+		return reading
+	case block.OpFlush:
+		return flushing
+	}
+	return writing
+}
+
 func (c *client) issue(i int, r *volume.Request) {
 	c.open[i] = r
+	c.under[kindOf(r)]++
 	c.submit(i, r)
 }
 
@@ -125,12 +180,19 @@ func (c *client) submit(i int, r *volume.Request) {
 		}
 	}
 	if t.alive {
-		t.step(func() { t.core.Submit(c.w.now, &q) })
+		c.inside = true
+		t.step(func() { t.core.Submit(t.now(), &q) })
+		c.inside = false
 	}
 }
 
 func (c *client) completed(i int, q *volume.Request, err error) {
 	if errors.Is(err, block.ErrFenced) {
+		if i >= 0 && c.inside {
+			if o := &c.w.ops[i]; len(o.calls) > 1 {
+				o.calls = o.calls[:len(o.calls)-1] // as if it had never been asked for
+			}
+		}
 		// Repeated here or at the next target.
 		gen := c.gen
 		c.w.after(c.w.between(10*ms, 100*ms), func() {
@@ -140,33 +202,50 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 		})
 		return
 	}
+	if errors.Is(err, block.ErrMedium) && c.w.layout != nil {
+		// The voters that are left are the rotten ones.
+		delete(c.open, i)
+		c.under[kindOf(q)]--
+		return
+	}
 	if _, ok := c.open[i]; !ok || err != nil {
-		c.w.fail("client %d: %v %v completed with %v", c.id, q.Op, q.Extent, err)
+		c.w.fail(Protocol, "client %d: %v %v completed with %v", c.id, q.Op, q.Extent, err)
 		return
 	}
 	delete(c.open, i)
+	c.under[kindOf(q)]--
 	if i < 0 {
 		c.w.flushed = append(c.w.flushed, span{c.asked[i], c.w.now})
 		delete(c.asked, i)
+		c.w.trace("client %d flushed", c.id)
+		c.w.afterFlush()
 		return
 	}
 	o := &c.w.ops[i]
 	o.ret = c.w.now
 	if !o.write {
-		o.value = binary.LittleEndian.Uint64(q.Bufs[0])
-		for k := 0; k < blockSize; k += 8 {
-			if binary.LittleEndian.Uint64(q.Bufs[0][k:]) != o.value {
-				c.w.fail("block %d is torn", o.block)
-			}
+		c.checkTorn(o, q.Bufs[0])
+	}
+	if o.fua {
+		c.w.afterFlush()
+	}
+	c.w.trace("client %d at %s done %+v", c.id, c.target.name, *o)
+}
+
+func (c *client) checkTorn(o *op, buf []byte) {
+	o.value = binary.LittleEndian.Uint64(buf)
+	for k := 0; k < blockSize; k += 8 {
+		if binary.LittleEndian.Uint64(buf[k:]) != o.value {
+			c.w.fail(Linearizable, "block %d is torn", o.block)
 		}
 	}
-	c.w.trace("client %d done %+v", c.id, *o)
 }
 
 // reboot forgets everything under way: it may have been done, or be done yet.
 func (c *client) reboot() {
 	c.w.trace("client %d reboots", c.id)
 	c.gen++
+	c.under = [3]int{}
 	clear(c.open)
 	clear(c.asked)
 }

@@ -74,5 +74,5 @@ func (w *world) checkRead(r op, writes []op, floors []durable) {
 			return
 		}
 	}
-	w.fail("block %d read %d, which a flushed write had replaced: %+v", r.block, r.value, r)
+	w.fail(Durable, "block %d read %d, which a flushed write had replaced: %+v", r.block, r.value, r)
 }

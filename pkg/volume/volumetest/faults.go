@@ -1,18 +1,57 @@
 package volumetest
 
-import "github.com/cask-storage/cask/pkg/quorum"
+import (
+	"slices"
 
-// faults schedules what goes wrong.
+	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/store"
+	"github.com/cask-storage/cask/pkg/store/memstore"
+	"github.com/cask-storage/cask/pkg/volume"
+)
+
+// faults schedules what goes wrong. Each run has some kinds of faults only, at
+// a pace of its own: where everything breaks all the time little happens.
 func (w *world) faults() {
+	pace := []volume.Time{1500 * ms, 3000 * ms, 5000 * ms}[w.rng.IntN(3)]
+	share := []float64{0.15, 0.4, 1}[w.rng.IntN(3)]
+	var kinds []func()
+	for _, k := range w.faultKinds() {
+		if some := w.chance(share); slices.Contains(w.opt.Focus, k.name) || some && w.opt.Focus == nil {
+			kinds = append(kinds, k.do)
+		}
+	}
+	w.ambushes = w.chance(0.5) || slices.Contains(w.opt.Focus, "rebuild")
 	var next func()
 	next = func() {
-		if w.healing {
+		if w.healing || len(kinds) == 0 {
 			return
 		}
-		w.fault()
-		w.after(w.between(50*ms, 3000*ms), next)
+		kinds[w.rng.IntN(len(kinds))]()
+		w.after(w.between(50*ms, pace), next)
 	}
-	w.after(w.between(0, 3000*ms), next)
+	w.after(w.between(0, pace), next)
+	if w.layout != nil {
+		w.after(w.between(0, 2000*ms), w.changeLayouts)
+	}
+}
+
+// fault is something that goes wrong, by name.
+type fault struct {
+	name string
+	do   func()
+}
+
+// faultKinds lists the faults, the frequent ones more than once.
+func (w *world) faultKinds() []fault {
+	return []fault{
+		{"crash", w.crashReplica}, {"crash", w.crashReplica}, {"restart", w.restartReplica}, {"break", w.breakConnection},
+		{"isolate", w.isolateReplica}, {"slow", w.slowReplica}, {"oneway", w.oneWay},
+		{"kill", w.killTarget}, {"kill", w.killTarget}, {"move", w.moveTarget}, {"overtake", w.overtake},
+		{"authority", w.loseAuthority}, {"authority", w.slowAuthority},
+		{"split", w.split}, {"split", w.split}, {"reboot", w.splitAndReboot}, {"takeover", w.isolateCrashAndKill},
+		{"minority", w.minority}, {"minority", w.minority}, {"zombie", w.zombie}, {"zombie", w.zombie}, {"interrupt", w.interruptTakeover},
+		{"power", w.powerCutWhenever}, {"disk", w.failDisk}, {"disk", w.replaceDisk}, {"rot", w.rotBlocks},
+	}
 }
 
 // another target starts, unless the faults are over.
@@ -24,113 +63,240 @@ func (w *world) another() {
 
 func (w *world) anyNode() *node { return w.replicas[w.rng.IntN(len(w.replicas))] }
 
-//lint:dispatch
-func (w *world) fault() {
-	n, t := w.anyNode(), w.targets[len(w.targets)-1]
-	switch w.rng.IntN(15) {
-	case 0, 1: // a replica loses its memory
-		if w.mayCrash(n) {
-			n.crash()
-			w.after(w.between(0, 4000*ms), n.start)
-		}
-	case 2: // a replica restarts in good order
-		n.stop()
-		w.after(w.between(0, 2000*ms), n.start)
-	case 3: // a connection breaks
-		if k := t.conns[n.id]; k != nil {
-			w.hangUp(k)
-		}
-	case 4: // a replica cannot be reached
-		n.isolated = true
-		w.after(w.between(0, 8000*ms), func() { n.isolated = false })
-	case 5: // a replica is slow
-		n.slow = true
-		w.after(w.between(0, 5000*ms), func() { n.slow = false })
-	case 6, 7: // the target dies
-		t.kill()
-		w.after(w.between(0, 2000*ms), w.another)
-	case 8: // a new target while the old one lives, cut off in part or not at all
-		for _, n := range w.replicas {
-			t.cut[n.id] = w.chance(0.4)
-		}
-		t.noAPI = w.chance(0.5)
-		w.after(w.between(0, 500*ms), w.another)
-		w.after(w.between(0, 6000*ms), func() { clear(t.cut) })
-	case 9:
-		w.authDown = true
-		w.after(w.between(0, 3000*ms), func() { w.authDown = false })
-	case 10, 11: // the replicas are split between an old target and a new one
-		w.split(t)
-	case 12: // a replica loses its memory, another cannot be reached, the target dies
-		if w.mayCrash(n) {
-			n.crash()
-			w.after(w.between(0, 300*ms), n.start)
-		}
-		m := w.anyNode()
-		m.isolated = true
-		w.after(w.between(0, 8000*ms), func() { m.isolated = false })
-		t.kill()
-		w.another()
-	case 13: // a host dies while the replicas are split: nobody repeats its writes
-		w.split(t)
-		c := w.clients[w.rng.IntN(len(w.clients))]
-		w.after(w.between(0, 400*ms), c.reboot)
-	case 14:
-		if w.opt.PowerCuts {
-			w.powerCut()
-		}
+// crashReplica has a replica lose its memory.
+func (w *world) crashReplica() {
+	if n := w.anyNode(); w.mayLose(n) {
+		n.crash()
+		w.after(w.between(0, 4000*ms), n.start)
 	}
 }
 
-// split gives each replica to the old target t or to a new one, for a while.
-func (w *world) split(t *target) {
+func (w *world) restartReplica() {
+	n := w.anyNode()
+	n.stop()
+	w.after(w.between(0, 2000*ms), n.start)
+}
+
+func (w *world) breakConnection() {
+	if k := w.newest().conns[w.anyNode().id]; k != nil {
+		w.hangUp(k)
+	}
+}
+
+// isolateReplica keeps a replica from being reached.
+func (w *world) isolateReplica() {
+	n := w.anyNode()
+	n.isolated = true
+	w.after(w.between(0, 8000*ms), func() { n.isolated = false })
+}
+
+func (w *world) slowReplica() {
+	n := w.anyNode()
+	n.slow = true
+	w.after(w.between(0, 8000*ms), func() { n.slow = false })
+}
+
+// oneWay cuts one direction between the target and a replica.
+func (w *world) oneWay() {
+	t, n := w.newest(), w.anyNode()
+	t.cut[n.id] = way(1 + w.rng.IntN(2))
+	w.after(w.between(0, 6000*ms), func() { delete(t.cut, n.id) })
+	if w.chance(0.5) {
+		w.after(w.between(0, 2000*ms), w.another)
+	}
+}
+
+func (w *world) killTarget() {
+	w.newest().kill()
+	w.after(w.between(0, 2000*ms), w.another)
+}
+
+// moveTarget ends a target in good order; its successor may be early.
+func (w *world) moveTarget() {
+	w.newest().retire(w.now + 3000*ms)
+	w.after(w.between(0, 4000*ms), w.another)
+}
+
+// overtake starts a target while the old one lives, cut off in part or not at
+// all.
+func (w *world) overtake() {
+	t := w.newest()
+	for _, n := range w.replicas {
+		if w.chance(0.4) {
+			t.cut[n.id] = bothWays
+		}
+	}
+	t.noAPI = w.chance(0.5)
+	w.after(w.between(0, 500*ms), w.another)
+	w.after(w.between(0, 6000*ms), func() { clear(t.cut) })
+}
+
+func (w *world) loseAuthority() {
+	w.auth.down = true
+	w.after(w.between(0, 3000*ms), func() { w.auth.down = false })
+}
+
+func (w *world) slowAuthority() {
+	w.auth.slow = true
+	w.after(w.between(0, 6000*ms), func() { w.auth.slow = false })
+	w.isolateReplica()
+	if w.chance(0.5) {
+		w.killTarget()
+	}
+}
+
+// split gives each replica to the old target or to a new one, for a while.
+func (w *world) split() {
+	t := w.newest()
 	t.noAPI = w.chance(0.5)
 	w.another()
-	next := w.targets[len(w.targets)-1]
+	next := w.newest()
 	for _, n := range w.replicas {
 		if w.chance(0.5) {
-			t.cut[n.id] = true
+			t.cut[n.id] = bothWays
 		} else {
-			next.cut[n.id] = true
+			next.cut[n.id] = bothWays
 		}
 	}
 	w.after(w.between(500*ms, 8000*ms), func() { clear(t.cut) })
 	w.after(w.between(500*ms, 8000*ms), func() { clear(next.cut) })
 }
 
-// mayCrash keeps to the contract: fewer than a write quorum of voters may have
-// lost their memory at once.
-func (w *world) mayCrash(n *node) bool {
-	sys, err := quorum.New(w.opt.Level, w.record.Voters)
-	if err != nil {
-		w.fail("%v", err)
+// splitAndReboot has a host die while the replicas are split: nobody repeats
+// its writes.
+func (w *world) splitAndReboot() {
+	w.split()
+	c := w.clients[w.rng.IntN(len(w.clients))]
+	w.after(w.between(0, 400*ms), c.reboot)
+}
+
+// isolateCrashAndKill: a replica loses its memory, another cannot be reached,
+// the target dies.
+func (w *world) isolateCrashAndKill() {
+	w.crashReplica()
+	w.isolateReplica()
+	w.newest().kill()
+	w.another()
+}
+
+// mayLose keeps to the contract: fewer than a write quorum of voters may have
+// lost their memory or their disk at once.
+func (w *world) mayLose(n *node) bool { return w.opt.PowerCuts || w.fewLost(n) }
+
+// fewLost asks the record, and what it may be about to become.
+func (w *world) fewLost(n *node) bool {
+	for _, r := range append(w.auth.coming, w.auth.record) {
+		if !w.fewLostOf(n, r) {
+			return false
+		}
 	}
-	lost := func(id quorum.ReplicaID) bool {
+	return true
+}
+
+func (w *world) fewLostOf(n *node, r volume.Record) bool {
+	sys, err := w.systemOf(r)
+	if err != nil {
+		w.fail(Protocol, "%v", err)
+		return false
+	}
+	return !sys.Write(func(id quorum.ReplicaID) bool {
 		for _, m := range w.replicas {
 			if m.id == id {
-				return m.lost || m == n
+				return m == n || m.wiped || (m.lost && !w.opt.PowerCuts)
 			}
 		}
 		return false
-	}
-	return w.opt.PowerCuts || !sys.Write(lost)
+	})
 }
 
+func (w *world) powerCutWhenever() {
+	if w.opt.PowerCuts {
+		w.powerCut()
+	}
+}
+
+// afterFlush may cut the power just after something was promised to be stable.
+func (w *world) afterFlush() {
+	if w.opt.PowerCuts && !w.healing && w.chance(0.2) {
+		w.after(w.between(0, ms/2), w.powerCut)
+	}
+}
+
+// powerCut takes every replica's memory; one may stay away for longer than a
+// target waits for it.
 func (w *world) powerCut() {
+	if n := len(w.cuts); w.healing || n > 0 && w.now < w.cuts[n-1]+2000*ms {
+		return
+	}
 	w.trace("POWER CUT")
+	away := w.anyNode()
+	if w.chance(0.4) {
+		away = nil
+	}
 	for _, n := range w.replicas {
 		n.crash()
-		w.after(w.between(0, 1000*ms), n.start)
+		d := w.between(0, 1000*ms)
+		if n == away {
+			d += w.between(6000*ms, 14_000*ms)
+		}
+		w.after(d, n.start)
 	}
 	w.cuts = append(w.cuts, w.now)
+}
+
+// failDisk has a disk fail the next change, as one that is full does: the
+// replica ends and comes back.
+func (w *world) failDisk() {
+	n := w.anyNode()
+	if n.up && n.store != nil && w.mayLose(n) {
+		n.failing, n.lost = true, true
+		n.store.Inject([]memstore.Call{memstore.Apply, memstore.SetMeta}[w.rng.IntN(2)], 1+w.rng.IntN(3), store.ErrNoSpace)
+		w.trace("%s has a failing disk", n.id)
+	}
+}
+
+// replaceDisk takes all that a replica holds, best of all while it is rebuilt.
+func (w *world) replaceDisk() {
+	n := w.anyNode()
+	for _, m := range w.replicas {
+		if m.wiped {
+			n = m
+		}
+	}
+	for _, m := range w.replicas {
+		if m != n && m.rebuilding() {
+			return // see DESIGN.md: it has given up its prefix, and n may be its source
+		}
+	}
+	if w.fewLost(n) {
+		n.wipe()
+		w.after(w.between(0, 2000*ms), n.start)
+	}
+}
+
+// rotBlocks makes some blocks unreadable on one replica of several.
+func (w *world) rotBlocks() {
+	n := w.anyNode()
+	for _, m := range w.replicas {
+		if len(m.rot) > 0 || len(w.replicas) == 1 {
+			return
+		}
+	}
+	n.rot = map[uint64]bool{}
+	for range 1 + w.rng.IntN(8) {
+		n.rot[w.rng.Uint64N(blocks)] = true
+	}
+	w.trace("%s rots: %v", n.id, n.rot)
+	w.after(w.between(1000*ms, 8000*ms), func() { clear(n.rot) })
 }
 
 // heal ends all faults and makes sure there is a target and every replica.
 func (w *world) heal() {
 	w.trace("HEAL")
-	w.healing, w.authDown = true, false
+	w.healing, w.auth.down, w.auth.slow = true, false, false
 	for _, n := range w.replicas {
 		n.isolated, n.slow = false, false
+		clear(n.rot)
 		n.start()
 	}
 	for _, t := range w.targets {

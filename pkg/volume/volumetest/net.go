@@ -1,11 +1,22 @@
 package volumetest
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/cask-storage/cask/pkg/replica"
 	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
 	"github.com/cask-storage/cask/pkg/volume"
+)
+
+// way is a direction, or both.
+type way uint8
+
+const (
+	toNode   way = 1
+	toTarget way = 2
+	bothWays     = toNode | toTarget
 )
 
 // conn is a connection: two ordered pipes that lose nothing until it is cut.
@@ -13,13 +24,16 @@ type conn struct {
 	id     uint64
 	t      *target
 	n      *node
-	open   bool
-	life   int // of the node when it was made
+	open   bool // for the target
+	ended  bool // by the node
+	life   int  // of the node when it was made
 	toNode pipe
 	toTgt  pipe
+	linger volume.Time // of what was sent before the connection ended
 }
 
 type pipe struct {
+	way   way
 	queue [][]byte
 	busy  bool
 }
@@ -29,48 +43,72 @@ func (w *world) dial(t *target, n *node) {
 	if !t.alive || t.conns[n.id] != nil {
 		return
 	}
-	if !n.up || w.cut(t, n) {
+	if !n.up || w.cut(t, n)&bothWays != 0 {
 		w.after(w.between(50*ms, 300*ms), func() { w.dial(t, n) })
 		return
 	}
 	w.conns++
-	k := &conn{id: w.conns, t: t, n: n, open: true, life: n.life}
+	k := &conn{id: w.conns, t: t, n: n, open: true, life: n.life, toNode: pipe{way: toNode}, toTgt: pipe{way: toTarget}}
 	t.conns[n.id] = k
-	t.step(func() { t.core.Connected(w.now, n.id, k.id) })
+	t.step(func() { t.core.Connected(t.now(), n.id, k.id) })
 }
 
-// hangUp ends k on both sides; each learns of it now or a little later.
+// nodeHangsUp ends k; the target learns of it when all that was sent before has
+// come.
+func (w *world) nodeHangsUp(k *conn) {
+	if k.ended || !k.open {
+		return
+	}
+	k.ended = true
+	w.push(k, &k.toTgt, nil)
+}
+
+// hangUp ends k for the target. What was sent may still reach the node, even
+// much later and after what a newer connection carries.
 func (w *world) hangUp(k *conn) {
 	if !k.open {
 		return
 	}
 	k.open = false
+	if w.chance(0.3) {
+		k.linger = w.between(0, 3000*ms)
+	}
 	if k.t.conns[k.n.id] == k {
 		delete(k.t.conns, k.n.id)
 		w.after(w.between(0, 5*ms), func() {
-			k.t.step(func() { k.t.core.Disconnected(w.now, k.n.id, k.id) })
+			k.t.step(func() { k.t.core.Disconnected(k.t.now(), k.n.id, k.id) })
 			w.after(w.between(10*ms, 200*ms), func() { w.dial(k.t, k.n) })
 		})
 	}
 }
 
-// cut reports whether messages between t and n stand still.
-func (w *world) cut(t *target, n *node) bool { return n.isolated || t.cut[n.id] }
+// cut says in which directions messages between t and n stand still.
+func (w *world) cut(t *target, n *node) way {
+	if n.isolated {
+		return bothWays
+	}
+	return t.cut[n.id]
+}
 
 // send puts m on a pipe, through the real codec.
-func (w *world) send(k *conn, p *pipe, m replication.Message, deliver func(replication.Message)) {
+func (w *world) send(k *conn, p *pipe, m replication.Message) {
 	head, err := replication.AppendHead(nil, &m)
 	if err != nil {
-		w.fail("encode %v: %v", &m, err)
+		w.fail(Protocol, "encode %v: %v", &m, err)
 		return
 	}
 	for _, b := range m.Bufs {
 		head = append(head, b...)
 	}
-	p.queue = append(p.queue, head)
+	w.push(k, p, head)
+}
+
+// push queues a frame; nil ends the connection.
+func (w *world) push(k *conn, p *pipe, frame []byte) {
+	p.queue = append(p.queue, frame)
 	if !p.busy {
 		p.busy = true
-		w.after(w.latency(k), func() { w.deliver(k, p, deliver) })
+		w.after(w.latency(k), func() { w.deliver(k, p) })
 	}
 }
 
@@ -83,51 +121,65 @@ func (w *world) latency(k *conn) volume.Time {
 }
 
 // deliver hands over a batch of what waits; a cut pipe keeps it.
-func (w *world) deliver(k *conn, p *pipe, deliver func(replication.Message)) {
-	if w.cut(k.t, k.n) && k.open {
-		w.after(w.between(5*ms, 50*ms), func() { w.deliver(k, p, deliver) })
+func (w *world) deliver(k *conn, p *pipe) {
+	if k.open && w.cut(k.t, k.n)&p.way != 0 {
+		w.after(w.between(5*ms, 50*ms), func() { w.deliver(k, p) })
 		return
 	}
-	p.busy = false
+	if d := k.linger; d != 0 {
+		k.linger = 0
+		w.after(d, func() { w.deliver(k, p) })
+		return
+	}
 	n := 1 + w.rng.IntN(len(p.queue))
 	batch := p.queue[:n]
 	p.queue = p.queue[n:]
 	for _, b := range batch {
+		if b == nil {
+			w.hangUp(k)
+			return
+		}
 		m, err := replication.Decode(b)
 		if err != nil {
-			w.fail("decode: %v", err)
+			w.fail(Protocol, "decode: %v", err)
 			return
 		}
-		deliver(m)
+		w.arrive(k, p, m)
 	}
-	if len(p.queue) > 0 {
-		p.busy = true
-		w.after(w.latency(k), func() { w.deliver(k, p, deliver) })
+	p.busy = len(p.queue) > 0
+	if p.busy {
+		w.after(w.latency(k), func() { w.deliver(k, p) })
 	}
 }
 
-// fromTarget hands m to the node, unless the process it was for is gone. What
-// was sent before the connection ended may still arrive.
-func (w *world) fromTarget(k *conn) func(replication.Message) {
-	return func(m replication.Message) {
-		if !k.n.up || k.n.life != k.life {
-			return
-		}
-		w.trace("%s -> %s #%d %v", k.t.name, k.n.id, k.id, &m)
+// arrive hands m over, unless the process it was for is gone. What was sent
+// before the connection ended may still reach the node.
+func (w *world) arrive(k *conn, p *pipe, m replication.Message) {
+	switch {
+	case p.way == toNode && k.n.up && k.n.life == k.life && !k.ended:
+		w.traceMessage(k, "->", &m)
 		k.n.handle(k, m)
+	case p.way == toTarget && k.open && k.t.alive:
+		w.traceMessage(k, "<-", &m)
+		k.t.step(func() { k.t.core.Receive(k.t.now(), k.n.id, k.id, m) })
 	}
 }
 
-func (w *world) fromNode(k *conn) func(replication.Message) {
-	return func(m replication.Message) {
-		if !k.open || !k.t.alive {
-			return
+// traceMessage shows the content of blocks as the values that clients write.
+func (w *world) traceMessage(k *conn, arrow string, m *replication.Message) {
+	if w.opt.Trace == nil {
+		return
+	}
+	text := m.String()
+	if len(m.Bufs) > 0 {
+		text += " ="
+		for b := range m.DataLen() / blockSize {
+			text += fmt.Sprintf(" %d:%d", int(m.Extent.Off)/blockSize+b, binary.LittleEndian.Uint64(m.Bufs[0][b*blockSize:]))
 		}
-		w.trace("%s <- %s #%d %v", k.t.name, k.n.id, k.id, &m)
-		k.t.step(func() { k.t.core.Receive(w.now, k.n.id, k.id, m) })
+	} else if m.Type == replication.Apply && store.Kind(m.Kind) == store.Unmap {
+		text += fmt.Sprintf(" = %d:0", m.Extent.Off/blockSize)
 	}
+	w.trace("%s %s %s #%d %s", k.t.name, arrow, k.n.id, k.id, text)
 }
-
-func (k *conn) String() string { return fmt.Sprintf("%s-%s#%d", k.t.name, k.n.id, k.id) }
 
 func (k *conn) replyConn() replica.ConnID { return replica.ConnID(k.id) }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand"
 
+	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replica"
 	"github.com/cask-storage/cask/pkg/replication"
@@ -20,15 +21,19 @@ type node struct {
 	life     int // counts processes
 	core     *replica.Core
 	store    *memstore.Store // nil until formatted
+	rot      map[uint64]bool // blocks whose checksum does not match
 	isolated bool
 	slow     bool
-	lost     bool // lost memory and has not begun since
+	failing  bool // its disk fails the next change
+	lost     bool // lost memory, or its disk, and has not begun since
+	wiped    bool // lost its disk and has not begun since
+	shadow   shadow
 	crashes  int
 	rebuilds int
 }
 
-func newNode(w *world, i int) *node {
-	n := &node{w: w, id: w.record.Voters[i]}
+func newNode(w *world, id quorum.ReplicaID) *node {
+	n := &node{w: w, id: id}
 	n.start()
 	return n
 }
@@ -38,12 +43,36 @@ func (n *node) Open() (store.Store, error) {
 	if n.store == nil {
 		return nil, store.ErrNotFound
 	}
-	return n.store, nil
+	return rotting{n.store, n}, nil
 }
 
 func (n *node) Create(size uint64) (store.Store, error) {
 	n.store = memstore.New(memstore.Options{Size: size, BlockSize: blockSize})
-	return n.store, nil
+	return rotting{n.store, n}, nil
+}
+
+// rotting is a store whose rotten blocks cannot be read until they are written.
+type rotting struct {
+	*memstore.Store
+	n *node
+}
+
+func (r rotting) ReadAt(p []byte, off uint64) error {
+	for b := off / blockSize; b < (off+uint64(len(p)))/blockSize; b++ {
+		if r.n.rot[b] {
+			return fmt.Errorf("block %d: %w", b, store.ErrCorrupt)
+		}
+	}
+	return r.Store.ReadAt(p, off)
+}
+
+func (r rotting) Apply(ops []store.Op) error {
+	for _, o := range ops {
+		for b := o.Extent.Off / blockSize; b < o.Extent.End()/blockSize; b++ {
+			delete(r.n.rot, b)
+		}
+	}
+	return r.Store.Apply(ops)
 }
 
 func (n *node) start() {
@@ -52,8 +81,8 @@ func (n *node) start() {
 	}
 	n.up = true
 	n.life++
-	n.core = replica.Open(replica.Config{
-		Identity: replica.Identity{Volume: "vol", Replica: string(n.id)}, Backing: n, Run: n.run(n.life)})
+	n.core = replica.Open(replica.Config{Identity: replica.Identity{Volume: "vol", Replica: string(n.id)},
+		Backing: n, Run: n.run(n.life), TailOps: tailOps})
 	n.w.trace("%s starts: %v", n.id, n.core)
 }
 
@@ -73,7 +102,7 @@ func (n *node) crash() {
 	if !n.up {
 		return
 	}
-	n.up, n.lost = false, true
+	n.up, n.lost, n.failing = false, true, false
 	n.crashes++
 	if n.store != nil {
 		n.store = n.store.Crash(rand.New(rand.NewSource(n.w.rng.Int64())))
@@ -82,14 +111,30 @@ func (n *node) crash() {
 	n.w.hangUpAll(n)
 }
 
+// wipe replaces the disk by an empty one.
+func (n *node) wipe() {
+	n.crash()
+	n.store, n.shadow, n.lost, n.wiped = nil, shadow{}, true, true
+	clear(n.rot)
+	n.w.trace("%s has an empty disk", n.id)
+}
+
+// rebuilding reports whether the replica has given up its prefix.
+func (n *node) rebuilding() bool {
+	return replication.Membership(n.core.Describe().Kind) == replication.Rebuilding
+}
+
 // stop ends the process in good order.
 func (n *node) stop() {
+	if n.failing {
+		n.crash()
+	}
 	if !n.up {
 		return
 	}
 	n.up = false
 	if err := n.core.Close(); err != nil {
-		n.w.fail("close of %s: %v", n.id, err)
+		n.w.fail(Protocol, "close of %s: %v", n.id, err)
 	}
 	if n.store != nil {
 		n.store = n.store.Clone()
@@ -101,7 +146,7 @@ func (n *node) stop() {
 func (w *world) hangUpAll(n *node) {
 	for _, t := range w.targets {
 		if k := t.conns[n.id]; k != nil {
-			w.hangUp(k)
+			w.nodeHangsUp(k)
 		}
 	}
 }
@@ -110,40 +155,59 @@ func (n *node) handle(k *conn, m replication.Message) {
 	w := n.w
 	if m.Type == replication.Rebuild {
 		n.rebuilds++
+		w.ambushRebuild(n, k)
 	}
-	ok := n.core.Handle(k.replyConn(), []replication.Message{m}, func(r replication.Message) {
-		w.send(k, &k.toTgt, r, w.fromNode(k))
-	})
+	ok := n.core.Handle(k.replyConn(), []replication.Message{m}, func(r replication.Message) { w.send(k, &k.toTgt, r) })
 	if m.Type == replication.Begin && ok {
-		n.lost = false
+		n.lost, n.wiped = false, false
 	}
 	if !ok {
-		w.after(w.between(0, 5*ms), func() { w.hangUp(k) })
+		w.nodeHangsUp(k)
 	}
-	if err := n.core.Err(); err != nil {
-		w.fail("%s failed: %v", n.id, err)
+	switch err := n.core.Err(); {
+	case err == nil:
+	case n.failing:
+		w.trace("%s failed: %v", n.id, err)
+		n.crash()
+		w.after(w.between(0, 3000*ms), n.start)
+	default:
+		w.fail(Protocol, "%s failed: %v", n.id, err)
 	}
 }
 
 // target is a target's process.
 type target struct {
-	w     *world
-	name  string
-	alive bool
-	core  *volume.Core
-	conns map[quorum.ReplicaID]*conn
-	cut   map[quorum.ReplicaID]bool
-	noAPI bool
+	w      *world
+	name   string
+	alive  bool
+	core   *volume.Core
+	conns  map[quorum.ReplicaID]*conn
+	cut    map[quorum.ReplicaID]way
+	noAPI  bool
+	zone   string
+	change string      // under way
+	skew   volume.Time // of its clock,
+	rate   float64     // and how fast that runs
+	// ambush is called at each change of phase; may be nil.
+	ambush func(volume.Phase)
 }
+
+// maxDrift is how far a clock's rate may be off. Two of them must not differ
+// by more than Timing.LeaseWait allows for.
+const maxDrift = 0.04
 
 func (w *world) newTarget() *target {
 	t := &target{w: w, name: fmt.Sprintf("t%d", len(w.targets)+1), alive: true,
-		conns: map[quorum.ReplicaID]*conn{}, cut: map[quorum.ReplicaID]bool{}}
-	t.core = volume.New(volume.Config{Instance: t.name, Level: w.opt.Level, Replicas: w.record.Voters,
-		Size: blocks * blockSize, Volume: "vol", Timing: volume.DefaultTiming()})
+		conns: map[quorum.ReplicaID]*conn{}, cut: map[quorum.ReplicaID]way{},
+		skew: w.between(0, 3600_000*ms), rate: 1 + maxDrift*(2*w.rng.Float64()-1)}
+	if w.opt.Zones > 0 {
+		t.zone = w.zone(w.rng.IntN(w.opt.Zones))
+	}
+	t.core = volume.New(volume.Config{Instance: t.name, Level: w.opt.Level, Replicas: w.ids(), Layout: t.layout(),
+		Size: blocks * blockSize, Volume: "vol", Timing: volume.DefaultTiming(), Bounds: bounds})
 	w.targets = append(w.targets, t)
 	w.trace("%s starts", t.name)
-	t.step(func() { t.core.Start(w.now) })
+	t.step(func() { t.core.Start(t.now()) })
 	for _, n := range w.replicas {
 		w.dial(t, n)
 	}
@@ -151,11 +215,21 @@ func (w *world) newTarget() *target {
 	return t
 }
 
+func (w *world) ids() (ids []quorum.ReplicaID) {
+	for _, n := range w.replicas {
+		ids = append(ids, n.id)
+	}
+	return ids
+}
+
+// now is what the target's clock shows.
+func (t *target) now() volume.Time { return t.skew + volume.Time(float64(t.w.now)*t.rate) }
+
 func (t *target) tick() {
 	if !t.alive {
 		return
 	}
-	t.step(func() { t.core.Tick(t.w.now) })
+	t.step(func() { t.core.Tick(t.now()) })
 	t.w.after(t.w.between(15*ms, 30*ms), t.tick)
 }
 
@@ -172,6 +246,26 @@ func (t *target) kill() {
 	}
 }
 
+// retire ends the target in good order and gives its epoch back.
+func (t *target) retire(deadline volume.Time) {
+	w := t.w
+	if !t.alive {
+		return
+	}
+	if !t.core.Idle() && w.now < deadline {
+		w.after(w.between(ms, 20*ms), func() { t.retire(deadline) })
+		return
+	}
+	rec := t.core.Record()
+	t.step(func() { t.core.Close(block.ErrFenced) })
+	t.kill()
+	if rec.Holder == t.name {
+		next := rec
+		next.Holder = ""
+		w.swap(t, volume.Action{Old: rec, Next: next})
+	}
+}
+
 // step feeds the core one event and carries out what it wants.
 func (t *target) step(event func()) {
 	if !t.alive {
@@ -182,7 +276,16 @@ func (t *target) step(event func()) {
 	for _, a := range t.core.Take() {
 		t.do(a)
 	}
+	if t.w.opt.Trace != nil {
+		if ch := t.core.Status().Change; ch != t.change {
+			t.change = ch
+			t.w.trace("%s CHANGE %q", t.name, ch)
+		}
+	}
 	if p := t.core.Phase(); p != before {
+		if t.ambush != nil {
+			t.ambush(p)
+		}
 		t.w.trace("%s %v epoch %d %s", t.name, p, t.core.Epoch(), t.core.Status().Unclean)
 	}
 }
@@ -192,50 +295,24 @@ func (t *target) do(a volume.Action) {
 	switch a.Kind {
 	case volume.ActSend:
 		if k := t.conns[a.To]; k != nil && k.id == a.Conn && k.open {
-			w.send(k, &k.toNode, a.Msg, w.fromTarget(k))
+			w.note(&a.Msg)
+			w.send(k, &k.toNode, a.Msg)
 		}
 	case volume.ActReset:
 		if k := t.conns[a.To]; k != nil && k.id == a.Conn {
 			w.hangUp(k)
 		}
 	case volume.ActLoad:
-		w.after(w.between(ms, 20*ms), func() {
-			rec, err := w.load(t)
-			t.step(func() { t.core.Loaded(w.now, rec, err) })
-		})
+		w.load(t)
 	case volume.ActSwap:
-		w.after(w.between(ms, 20*ms), func() {
-			err := w.swap(t, a.Old, a.Next)
-			w.after(w.between(0, 20*ms), func() { t.step(func() { t.core.Swapped(w.now, err) }) })
-		})
+		w.swap(t, a)
+		if a.Old.Epoch == a.Next.Epoch {
+			w.ambushChange(t)
+		}
 	case volume.ActComplete:
 		a.Req.Owner.(func(*volume.Request, error))(a.Req, a.Err)
 	case volume.ActStop:
 		w.trace("%s stops: %v", t.name, a.Err)
 		w.after(0, t.kill)
 	}
-}
-
-var errAway = fmt.Errorf("the authority is away")
-
-func (w *world) load(t *target) (volume.Record, error) {
-	if w.authDown || t.noAPI {
-		return volume.Record{}, errAway
-	}
-	return w.record, nil
-}
-
-// swap may succeed and say that it failed.
-func (w *world) swap(t *target, old, next volume.Record) error {
-	if w.authDown || t.noAPI {
-		return errAway
-	}
-	if !w.record.Equal(old) {
-		return volume.ErrConflict
-	}
-	w.record = next
-	if !w.healing && w.chance(0.05) {
-		return errAway
-	}
-	return nil
 }

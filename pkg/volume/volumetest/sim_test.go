@@ -1,9 +1,12 @@
 package volumetest
 
 import (
+	"bufio"
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -11,14 +14,25 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 150, "runs of the simulator")
-	seed  = flag.Uint64("seed", 0, "replay this run, with its trace in sim.trace")
+	seeds = flag.Uint64("seeds", 150, "runs of the simulator")
+	first = flag.Uint64("first", 1, "the first seed")
+	seed  = flag.Uint64("seed", 0, "replay this run")
+	dir   = flag.String("traces", "", "where to write the trace of a failing or replayed run; a temporary directory when empty")
 )
 
+// TestMain trades memory, of which a run needs little, for speed.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(800)
+	m.Run()
+}
+
 // options are a function of the seed alone.
-func options(seed uint64) Options {
+func options(seed uint64) Options { return plan(seed, seed%12) }
+
+// plan is one of twelve ways to set up a run.
+func plan(seed, kind uint64) Options {
 	o := Options{Seed: seed, Replicas: 3, Level: quorum.Quorum, Duration: 20 * time.Second}
-	switch seed % 8 {
+	switch kind {
 	case 1:
 		o.Replicas = 5
 	case 2:
@@ -27,8 +41,18 @@ func options(seed uint64) Options {
 		o.Replicas = 2
 	case 4:
 		o.Replicas = 1
-	case 5:
+	case 5, 6:
 		o.PowerCuts = true
+	case 7:
+		o.PowerCuts, o.Spares = true, 2
+	case 8:
+		o.Spares = 2
+	case 9:
+		o.Level, o.Spares = quorum.All, 1
+	case 10:
+		o.Level, o.Replicas, o.Zones = []quorum.Level{quorum.Local, quorum.Each}[seed/12%2], 5, 3
+	case 11:
+		o.Level, o.Replicas, o.Spares, o.Zones, o.PowerCuts = quorum.Local, 4, 1, 2, seed/12%2 == 0
 	}
 	return o
 }
@@ -38,30 +62,51 @@ func TestSimulation(t *testing.T) {
 		replay(t, *seed)
 		return
 	}
-	start := time.Now()
-	var sum Result
-	for s := uint64(1); s <= uint64(*seeds); s++ {
-		r, err := Run(options(s))
-		sum.Ops += r.Ops
-		sum.Targets += r.Targets
-		sum.Crashes += r.Crashes
-		sum.Rebuilds += r.Rebuilds
-		if err != nil {
-			t.Fatalf("%v\nreplay: go test ./pkg/volume/volumetest -run TestSimulation -seed %d", err, s)
+	reported := time.Duration(0)
+	h := Hunt{From: *first, To: *first + *seeds - 1, Options: options, Progress: func(done uint64, elapsed time.Duration) {
+		if elapsed > reported+5*time.Second {
+			reported = elapsed
+			t.Logf("%d of %d seeds, %.1f per second", done, *seeds, float64(done)/elapsed.Seconds())
 		}
+	}}
+	found := h.Run()
+	t.Logf("%d seeds, %.1f per second: %+v", found.Seeds, found.PerSecond(), found.Sum)
+	if found.Broken != nil {
+		replay(t, found.Broken.Seed)
 	}
-	t.Logf("%d seeds, %.1f per second: %+v", *seeds, float64(*seeds)/time.Since(start).Seconds(), sum)
 }
 
+// replay runs a seed with its trace, and shows the end of it if it fails.
 func replay(t *testing.T, s uint64) {
-	f, err := os.Create("sim.trace")
+	d := *dir
+	if d == "" {
+		d = os.TempDir()
+	}
+	f, err := os.Create(filepath.Join(d, fmt.Sprintf("cask-sim-%d.trace", s)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	out := bufio.NewWriter(f)
 	o := options(s)
-	o.Trace = func(l string) { fmt.Fprintln(f, l) }
-	if _, err := Run(o); err != nil {
-		t.Fatalf("%v\ntrace: %s", err, f.Name())
+	fmt.Fprintf(out, "%+v\n", o)
+	var last []string
+	o.Trace = func(l string) {
+		fmt.Fprintln(out, l)
+		if last = append(last, l); len(last) > 40 {
+			last = last[1:]
+		}
 	}
+	res, broken := Run(o)
+	if err := out.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("seed %d: %+v, trace: %s", s, res, f.Name())
+	if broken == nil {
+		return
+	}
+	for _, l := range last {
+		t.Log(l)
+	}
+	t.Fatalf("%v\ntrace:  %s\nreplay: make sim SEED=%d", broken, f.Name(), s)
 }

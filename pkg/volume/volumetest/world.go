@@ -1,8 +1,8 @@
 // Package volumetest is the seeded simulator of replication: the real core of
 // the target, the real rules of the replica and the real wire codec run
 // against a simulated clock, network, authority and store, under faults. Each
-// run is checked: every block is a linearizable register, replicas are
-// identical once the faults have healed, and everything completes.
+// run is checked (see Check). Package mutant breaks the rules one by one to
+// show that the checks notice.
 //
 // A run is a pure function of its Options; a failing seed replays exactly.
 //
@@ -15,8 +15,10 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"time"
 
+	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/volume"
 )
@@ -26,20 +28,60 @@ type Options struct {
 	Seed     uint64
 	Replicas int
 	Level    quorum.Level
+	// Spares are nodes that do not vote at first. With them, levels and
+	// voters change during the run.
+	Spares int
+	// Zones is how many zones the nodes are in; 0: they do not matter.
+	Zones int
 	// Duration of the faults, in simulated time.
 	Duration time.Duration
 	// PowerCuts lets all replicas lose their memory at once; then only
 	// flushed writes must survive.
 	PowerCuts bool
+	// Focus names the faults that happen (see faultKinds, and "rebuild" for
+	// ambushes of rebuilds); a random choice when nil.
+	Focus []string
 	// Trace receives a line for each event; nil for none.
 	Trace func(string)
 }
 
+// Check names what a run is checked for.
+type Check string
+
+// The checks.
+const (
+	Linearizable Check = "linearizable" // each block is a register (without power cuts)
+	Durable      Check = "durable"      // no read is older than what was flushed before it
+	Prefix       Check = "prefix"       // a member's content is a prefix of the history that it says
+	Identical    Check = "identical"    // replicas are the same once all has healed
+	Live         Check = "live"         // everything completes once the faults end
+	Protocol     Check = "protocol"     // no request fails, nobody panics, nothing is undecodable
+)
+
+// Broken is a rule that a run has found broken.
+type Broken struct {
+	Check Check
+	Seed  uint64
+	At    time.Duration // of simulated time
+	Text  string
+}
+
+func (b *Broken) Error() string {
+	return fmt.Sprintf("seed %d at %.3f ms: not %s: %s", b.Seed, float64(b.At)/1e6, b.Check, b.Text)
+}
+
 const (
 	ms        = volume.Time(time.Millisecond)
-	blockSize = 4096
+	blockSize = 512
 	blocks    = 48
+	maxEvents = 4 << 20 // of one run: more are a livelock
+	liveness  = 120_000 * ms
 )
+
+// The bounds, small enough that runs pass them: window < backlog < tail.
+var bounds = volume.Bounds{WindowOps: 24, WindowBytes: 24 * blockSize, BacklogOps: 60, BacklogBytes: 60 * blockSize, CopyChunk: 4 * blockSize}
+
+const tailOps = 100
 
 // event is something that happens at a time; order breaks ties.
 type event struct {
@@ -73,16 +115,20 @@ type world struct {
 	replicas []*node
 	targets  []*target // all that ever were; the last is the newest
 	conns    uint64
-	record   volume.Record
-	authDown bool
-	healing  bool        // no more faults
-	pace     volume.Time // of the clients: what few writes touch shows more
+	auth     authority
+	layout   *volume.Layout // nil: without
+	healing  bool           // no more faults
+	ambushes bool           // rebuilds are ambushed
+	calm     volume.Time    // nobody writes until then
+	pace     volume.Time    // of the clients: what few writes touch shows more
 	clients  []*client
 	ops      []op
 	flushed  []span        // completed flushes
 	cuts     []volume.Time // power cuts
 	values   uint64
-	err      error
+	starts   map[history.Epoch]history.Seq // first operation of each epoch
+	numbered map[number]numbered
+	err      *Broken
 }
 
 // span is when something was asked for and when it was done.
@@ -90,30 +136,52 @@ type span struct{ call, ret volume.Time }
 
 // Result is what a run was like.
 type Result struct {
-	Ops, Targets, Crashes, Rebuilds int
-	Unclean                         int
+	Ops, Targets, Crashes, Rebuilds, Events int
 }
 
-// Run simulates once and returns the first rule broken.
-func Run(opt Options) (Result, error) {
-	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 1)), now: ms}
-	w.pace = []volume.Time{12 * ms, 60 * ms, 300 * ms}[w.rng.IntN(3)]
-	for i := range opt.Replicas {
-		w.record.Voters = append(w.record.Voters, quorum.ReplicaID(fmt.Sprintf("r%d", i)))
-	}
-	for i := range opt.Replicas {
-		w.replicas = append(w.replicas, newNode(w, i))
-	}
-	w.newTarget()
-	for i := range 2 {
-		w.clients = append(w.clients, newClient(w, i))
-	}
-	w.faults()
+// Add sums results.
+func (r *Result) Add(o Result) {
+	r.Ops += o.Ops
+	r.Targets += o.Targets
+	r.Crashes += o.Crashes
+	r.Rebuilds += o.Rebuilds
+	r.Events += o.Events
+}
+
+// Run simulates once and returns the first rule broken, nil if none was.
+func Run(opt Options) (res Result, broken *Broken) {
+	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 1)), now: ms,
+		starts: map[history.Epoch]history.Seq{}, numbered: map[number]numbered{}}
+	defer func() {
+		if p := recover(); p != nil {
+			w.fail(Protocol, "panic: %v\n%s", p, debug.Stack())
+			res, broken = w.result(), w.err
+		}
+	}()
+	w.setUp()
 	end := volume.Time(opt.Duration)
 	w.runUntil(end)
 	w.heal()
-	w.runUntil(end + 120_000*ms)
+	w.runUntil(end + liveness)
 	return w.finish()
+}
+
+func (w *world) setUp() {
+	w.pace = []volume.Time{12 * ms, 60 * ms, 300 * ms}[w.rng.IntN(3)]
+	for i := range w.opt.Replicas + w.opt.Spares {
+		n := newNode(w, quorum.ReplicaID(fmt.Sprintf("r%d", i)))
+		w.replicas = append(w.replicas, n)
+		if i < w.opt.Replicas {
+			w.auth.record.Voters = append(w.auth.record.Voters, n.id)
+		}
+	}
+	w.setUpLayout()
+	w.newTarget()
+	for i := range 3 {
+		w.clients = append(w.clients, newClient(w, i))
+	}
+	w.faults()
+	w.watchPrefixes()
 }
 
 func (w *world) trace(format string, args ...any) {
@@ -135,9 +203,9 @@ func (w *world) between(lo, hi volume.Time) volume.Time {
 
 func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
 
-func (w *world) fail(format string, args ...any) {
+func (w *world) fail(c Check, format string, args ...any) {
 	if w.err == nil {
-		w.err = fmt.Errorf("seed %d at %.3f ms: "+format, append([]any{w.opt.Seed, float64(w.now) / 1e6}, args...)...)
+		w.err = &Broken{Check: c, Seed: w.opt.Seed, At: time.Duration(w.now), Text: fmt.Sprintf(format, args...)}
 		w.trace("BROKEN %v", w.err)
 	}
 }
@@ -146,6 +214,9 @@ func (w *world) runUntil(end volume.Time) {
 	for w.err == nil && len(w.agenda) > 0 && w.agenda[0].at <= end {
 		if w.healing && w.quiet() {
 			return
+		}
+		if w.order > maxEvents {
+			w.fail(Live, "%d events: something repeats without end", w.order)
 		}
 		e := heap.Pop(&w.agenda).(event)
 		w.now = e.at

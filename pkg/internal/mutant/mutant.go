@@ -1,0 +1,64 @@
+// Package mutant breaks one rule of replication at a time, so that the
+// simulator can show that it would notice. Without the build tag "mutants" On
+// is a constant false and nothing of it is left in a program.
+//
+// # Concurrency
+//
+// Set is called before anything that asks On is started.
+package mutant
+
+// ID names a broken rule.
+type ID uint8
+
+// The mutants, by where they are.
+const (
+	None ID = iota
+
+	// Acknowledging (pkg/volume, write.go, read.go).
+	AckEarly       // acknowledges when one voter too few has the operation
+	CatchUpCounts  // replicas that still catch up or are rebuilt count
+	FlushByOne     // a flush is answered when one replica has answered
+	FlushForgotten // FUA is acknowledged without a flush
+	ReadUnsettled  // reads see operations that are not acknowledged
+	NoLease        // reads need no lease
+	LeaseFromPong  // the lease runs from the confirmation's arrival
+
+	// Taking over (pkg/volume, core.go, recover.go).
+	NoLeaseWait     // serves while an older target may still serve reads
+	EpochUnswapped  // speaks for an epoch before the swap that acquires it
+	EarlyRequests   // takes requests while an older target may still get writes accepted
+	StaleHost       // does what hosts asked for before another target took over
+	RecoverFromOne  // any one voter is enough to recover from
+	SuspectCounts   // a voter that lost memory counts in recovery
+	EmptyCounts     // an empty replica counts although writes were accepted
+	LongestSeq      // the longest history is the one with the highest Seq, whatever its epoch
+	TailForgotten   // what the best replica has and others miss is dropped
+	NoInitialized   // writes are accepted before the record says they may exist
+	DivergedCatchUp // a replica whose tail diverged is sent what follows
+
+	// Rebuilding (pkg/volume, rebuild.go).
+	OwnTailForgotten // what only the returning replica changed is not copied
+	NoChunkLock      // writes pass a chunk that is being copied
+	BeginEarly       // a replica counts before the last chunk has arrived
+
+	// The replica (pkg/replica).
+	AnyEpoch        // obeys connections of superseded epochs
+	AnyConnection   // obeys an older connection of the same epoch
+	PromiseInMemory // answers before the promise is stable
+	UncleanUnseen   // takes a start after a crash for a clean one
+	FlushInMemory   // answers a flush without one
+	RebuildUnmarked // stays a member while it is rebuilt
+	MarkApart       // the mark is written before the data
+
+	// Changing voters (pkg/volume, change.go).
+	ChangeEarly     // a change takes effect before the swap
+	NotJoint        // while a swap is open only the old voters acknowledge
+	NoChangeFlush   // a change does not wait for the new voters' stable storage
+	NewVotersBehind // a change does not wait until a write quorum of the new voters is in sync
+	DoubtForgotten  // a swap whose outcome is unknown is taken for refused
+	TwoChanges      // a second change begins while the first is open
+	LevelUnsaid     // a change of level is not recorded
+	StaleAnswer     // the answer to a swap of an epoch given up is taken for the next one's
+
+	Count
+)

@@ -1,0 +1,216 @@
+package volumetest
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/cask-storage/cask/pkg/volume"
+)
+
+// A history of one block is linearizable if each access can be given one
+// moment between its call and its return such that every read returns what was
+// written last. The accesses are taken in the order of calls and returns;
+// what is kept is the set of all states that the block can be in. An access is
+// given its moment as late as possible: a write when it returns or when a read
+// needs its value. Two short cuts change nothing: a read gets its moment as
+// soon as the block has its value, and a write whose value nobody is still to
+// read hides behind the next one, or never happens if it need not. linear_test.go compares this with porcupine.
+
+type accessKind uint8
+
+const (
+	isRead accessKind = iota
+	isWrite
+	// mayWrite is an attempt that a client gave up and repeated: it takes
+	// effect once before the repetition is acknowledged, or never.
+	mayWrite
+)
+
+const never = volume.Time(1<<63 - 1)
+
+// access is one attempt to read or write a block.
+type access struct {
+	kind      accessKind
+	value     uint64
+	call, ret volume.Time
+	slot      int
+}
+
+// configuration is a state that a block may be in.
+type configuration struct {
+	value uint64
+	done  uint64 // by slot: the accesses under way that have had their moment
+}
+
+type judge struct {
+	states map[configuration]bool
+	open   [64]*access
+	last   map[uint64]volume.Time // by value: the last return of a read
+	now    volume.Time
+}
+
+// attempts are the accesses that o stands for. An attempt that was given up
+// and whose value nobody read is left out: it can as well never have taken
+// effect.
+func (o op) attempts(read map[uint64]bool) (out []access) {
+	ret := cmp.Or(o.ret, never)
+	for i, call := range o.calls {
+		a := access{kind: mayWrite, value: o.value, call: call, ret: ret}
+		switch last := i == len(o.calls)-1; {
+		case !o.write && (o.ret == 0 || i > 0):
+			continue
+		case !o.write:
+			a.kind = isRead
+		case last && o.ret != 0:
+			a.kind = isWrite
+		case !read[o.value]:
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// linearizable judges one block's accesses. Of more than 64 at one time it
+// says nothing.
+func linearizable(accesses []access) bool {
+	j := judge{states: map[configuration]bool{{}: true}, last: map[uint64]volume.Time{}}
+	type edge struct {
+		at     volume.Time
+		access *access
+		ret    bool
+	}
+	var edges []edge
+	for _, a := range accesses {
+		if a.kind == isRead {
+			j.last[a.value] = max(j.last[a.value], a.ret)
+		}
+	}
+	for i := range accesses {
+		a, ret := &accesses[i], accesses[i].ret
+		if a.kind == mayWrite {
+			ret = min(ret, j.last[a.value]+1) // that it takes effect later explains nothing
+		}
+		if ret > a.call {
+			edges = append(edges, edge{a.call, a, false}, edge{ret, a, true})
+		}
+	}
+	slices.SortStableFunc(edges, func(a, b edge) int {
+		// At one instant calls come before returns: they may overlap.
+		return cmp.Or(cmp.Compare(a.at, b.at), b2i(a.ret)-b2i(b.ret))
+	})
+	for _, e := range edges {
+		j.now = e.at
+		if e.ret {
+			if j.returned(e.access); len(j.states) == 0 {
+				return false
+			}
+		} else if !j.called(e.access) {
+			return true
+		}
+	}
+	return true
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// called finds a slot for a.
+func (j *judge) called(a *access) bool {
+	a.slot = slices.Index(j.open[:], nil)
+	if a.slot < 0 {
+		return false
+	}
+	j.open[a.slot] = a
+	if a.kind == isRead {
+		next := make(map[configuration]bool, len(j.states))
+		for s := range j.states {
+			next[j.settle(s)] = true
+		}
+		j.states = next
+	}
+	return true
+}
+
+// settle gives the reads of the block's value their moment.
+func (j *judge) settle(s configuration) configuration {
+	for i, a := range j.open {
+		if a != nil && a.kind == isRead && a.value == s.value {
+			s.done |= 1 << i
+		}
+	}
+	return s
+}
+
+// write gives a its moment, and before it those that can hide behind it.
+func (j *judge) write(s configuration, a *access) configuration {
+	for i, b := range j.open {
+		if b != nil && b.kind != isRead && j.last[b.value] < j.now {
+			s.done |= 1 << i
+		}
+	}
+	s.value, s.done = a.value, s.done|1<<a.slot
+	return j.settle(s)
+}
+
+// returned keeps the states in which a has had its moment.
+func (j *judge) returned(a *access) {
+	bit := uint64(1) << a.slot
+	next := make(map[configuration]bool, len(j.states))
+	if a.kind == mayWrite { // late enough not to explain any read
+		for s := range j.states {
+			s.done &^= bit
+			next[s] = true
+		}
+		j.open[a.slot], j.states = nil, next
+		return
+	}
+	seen := map[configuration]bool{}
+	var reach func(configuration)
+	reach = func(s configuration) {
+		if s.done&bit != 0 {
+			s.done &^= bit
+			next[s] = true
+			return
+		}
+		if seen[s] {
+			return
+		}
+		seen[s] = true
+		for i, b := range j.open {
+			if b != nil && b.kind != isRead && s.done&(1<<i) == 0 {
+				reach(j.write(s, b))
+			}
+		}
+	}
+	for s := range j.states {
+		reach(s)
+	}
+	j.open[a.slot] = nil
+	j.states = next
+}
+
+func (w *world) checkLinearizable() {
+	byBlock := make([][]access, blocks)
+	read := make([]map[uint64]bool, blocks)
+	for b := range read {
+		read[b] = map[uint64]bool{}
+	}
+	for _, o := range w.ops {
+		if !o.write && o.ret != 0 {
+			read[o.block][o.value] = true
+		}
+	}
+	for _, o := range w.ops {
+		byBlock[o.block] = append(byBlock[o.block], o.attempts(read[o.block])...)
+	}
+	for b, as := range byBlock {
+		if !linearizable(as) {
+			w.fail(Linearizable, "block %d: no order of its accesses explains what was read", b)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+//go:build mutants
+
+package volumetest
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+
+	"github.com/cask-storage/cask/pkg/internal/mutant"
+)
+
+var only = flag.Uint("mutant", 0, "try this one only")
+
+// mutants are all of package mutant, with the rule of the contract (DESIGN,
+// section 2) that each breaks.
+var mutants = []struct {
+	id    mutant.ID
+	name  string
+	rule  string
+	plans []uint64 // to hunt in, all when nil
+	focus []string // of Options
+	hard  bool     // not caught within the bound yet: tried by number only
+}{
+	{mutant.AckEarly, "AckEarly", "3 write quorum", nil, nil, false},
+	{mutant.CatchUpCounts, "CatchUpCounts", "8 a replica never counts before it is complete", []uint64{0}, []string{"isolate", "slow", "split", "rebuild"}, true},
+	{mutant.FlushByOne, "FlushByOne", "6 durability", []uint64{5}, []string{"slow"}, false},
+	{mutant.FlushForgotten, "FlushForgotten", "6 durability", []uint64{5}, []string{"slow"}, false},
+	{mutant.ReadUnsettled, "ReadUnsettled", "10 linearizable registers", []uint64{0}, []string{"minority"}, false},
+	{mutant.NoLease, "NoLease", "7 reads within a lease", []uint64{0}, []string{"zombie"}, false},
+	{mutant.LeaseFromPong, "LeaseFromPong", "7 reads within a lease", []uint64{0}, []string{"zombie"}, true},
+	{mutant.NoLeaseWait, "NoLeaseWait", "7 reads within a lease", nil, nil, false},
+	{mutant.EpochUnswapped, "EpochUnswapped", "2 an epoch is acquired before it is used", nil, nil, false},
+	{mutant.EarlyRequests, "EarlyRequests", "2 a superseded target gets no write accepted", []uint64{0, 2, 3}, []string{"overtake", "oneway", "authority", "split"}, true},
+	{mutant.StaleHost, "StaleHost", "2 a superseded target gets no write accepted", nil, nil, false},
+	{mutant.RecoverFromOne, "RecoverFromOne", "4 recovery meets every write quorum", nil, nil, false},
+	{mutant.SuspectCounts, "SuspectCounts", "6 unclean starts", nil, nil, false},
+	{mutant.EmptyCounts, "EmptyCounts", "6 unclean starts", nil, nil, false},
+	{mutant.LongestSeq, "LongestSeq", "4 the longest history by (epoch, Seq)", nil, nil, false},
+	{mutant.TailForgotten, "TailForgotten", "4 the longest history by (epoch, Seq)", nil, nil, false},
+	{mutant.NoInitialized, "NoInitialized", "6 unclean starts", nil, nil, false},
+	{mutant.DivergedCatchUp, "DivergedCatchUp", "4 diverged tails are found", nil, nil, false},
+	{mutant.OwnTailForgotten, "OwnTailForgotten", "8 what changed on both sides", nil, nil, false},
+	{mutant.NoChunkLock, "NoChunkLock", "8 resync", nil, nil, false},
+	{mutant.BeginEarly, "BeginEarly", "8 a replica never counts before it is complete", nil, nil, false},
+	{mutant.AnyEpoch, "AnyEpoch", "2 lower epochs are refused for ever", nil, nil, false},
+	{mutant.AnyConnection, "AnyConnection", "1 one order", []uint64{0, 2}, []string{"isolate", "split", "rebuild"}, true},
+	{mutant.PromiseInMemory, "PromiseInMemory", "2 the promise is persistent", []uint64{0}, []string{"interrupt"}, true},
+	{mutant.UncleanUnseen, "UncleanUnseen", "6 unclean starts", nil, nil, false},
+	{mutant.FlushInMemory, "FlushInMemory", "6 durability", nil, nil, false},
+	{mutant.RebuildUnmarked, "RebuildUnmarked", "8 a replica never counts before it is complete", nil, nil, false},
+	{mutant.MarkApart, "MarkApart", "1 the Seq is in the TXG of the data", nil, nil, false},
+	{mutant.ChangeEarly, "ChangeEarly", "5 swapped before it takes effect", []uint64{8, 9, 10}, nil, false},
+	{mutant.NotJoint, "NotJoint", "5 swapped before it takes effect", []uint64{8, 9, 10}, nil, false},
+	{mutant.NoChangeFlush, "NoChangeFlush", "6 durability", []uint64{7}, nil, false},
+	{mutant.NewVotersBehind, "NewVotersBehind", "4 recovery meets every write quorum", []uint64{8, 9, 10}, nil, false},
+	{mutant.DoubtForgotten, "DoubtForgotten", "5 compare-and-swap under the epoch", []uint64{8, 9, 10}, nil, false},
+	{mutant.TwoChanges, "TwoChanges", "5 voters change one at a time", []uint64{8, 9, 10}, nil, false},
+	{mutant.LevelUnsaid, "LevelUnsaid", "3 the quorum is that of the record", []uint64{8, 9, 10}, nil, false},
+	{mutant.StaleAnswer, "StaleAnswer", "2 an epoch is acquired before it is used", nil, nil, true},
+}
+
+const row = "%-17s %-50s %-9s %-13s %s\n"
+
+// TestMutants: each is caught within -seeds runs, or the simulator could not
+// see that rule break.
+func TestMutants(t *testing.T) {
+	defer mutant.Set(mutant.None)
+	fmt.Printf(row, "MUTANT", "RULE", "AT SEED", "BY CHECK", "SECONDS")
+	for _, m := range mutants {
+		if *only != 0 && mutant.ID(*only) != m.id || *only == 0 && m.hard {
+			continue
+		}
+		mutant.Set(m.id)
+		found := Hunt{From: *first, To: *first + *seeds - 1, Options: func(seed uint64) Options {
+			o := options(seed)
+			if m.plans != nil {
+				o = plan(seed, m.plans[seed%uint64(len(m.plans))])
+			}
+			o.Focus = m.focus
+			return o
+		}}.Run()
+		seconds := fmt.Sprintf("%.1f", found.Elapsed.Seconds())
+		if found.Broken == nil {
+			t.Errorf("mutant %s (%d) survived %d seeds", m.name, m.id, found.Seeds)
+			fmt.Printf(row, m.name, m.rule, "SURVIVED", "", seconds)
+			continue
+		}
+		fmt.Printf(row, m.name, m.rule, fmt.Sprint(found.Broken.Seed), found.Broken.Check, seconds)
+	}
+}

@@ -1,0 +1,104 @@
+package volumetest
+
+import (
+	"encoding/binary"
+
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/replication"
+)
+
+// A replica that calls itself a member holds exactly the result of the
+// operations that its history names. The operations are noted as targets send
+// them, so this depends on nothing that the replica's code remembers.
+
+// number is what an operation is called.
+type number struct {
+	epoch history.Epoch
+	seq   history.Seq
+}
+
+// numbered is what it does.
+type numbered struct {
+	block, n int
+	value    uint64
+}
+
+// note learns from a message of a target's.
+func (w *world) note(m *replication.Message) {
+	switch m.Type {
+	case replication.Adopt, replication.Begin:
+		if len(m.History) == 0 {
+			return
+		}
+		last := m.History[len(m.History)-1]
+		if first, ok := w.starts[last.Epoch]; ok && first != last.First {
+			w.fail(Prefix, "epoch %d begins at %d and at %d", last.Epoch, first, last.First)
+		}
+		w.starts[last.Epoch] = last.First
+	case replication.Apply:
+		if first, ok := w.starts[m.Epoch]; !ok || m.Seq < first {
+			return
+		}
+		key, op := number{m.Epoch, m.Seq}, numbered{block: int(m.Extent.Off) / blockSize, n: int(m.Extent.Len) / blockSize}
+		if len(m.Bufs) > 0 {
+			op.value = binary.LittleEndian.Uint64(m.Bufs[0])
+		}
+		if was, ok := w.numbered[key]; ok && was != op {
+			w.fail(Prefix, "operation %d of epoch %d is two: %+v and %+v", m.Seq, m.Epoch, was, op)
+		}
+		w.numbered[key] = op
+	}
+}
+
+// shadow is what a replica should hold.
+type shadow struct {
+	number
+	content [blocks]uint64
+}
+
+func (w *world) watchPrefixes() {
+	var next func()
+	next = func() {
+		for _, n := range w.replicas {
+			w.checkPrefix(n)
+		}
+		w.after(w.between(100*ms, 500*ms), next)
+	}
+	w.after(0, next)
+}
+
+func (w *world) checkPrefix(n *node) {
+	if !n.up || n.store == nil || n.failing {
+		return
+	}
+	d := n.core.Describe()
+	if replication.Membership(d.Kind) != replication.Member {
+		return
+	}
+	s := &n.shadow
+	if s.seq > d.Seq || d.History.EpochOf(s.seq) != s.epoch {
+		*s = shadow{}
+	}
+	for s.seq < d.Seq {
+		s.seq++
+		s.epoch = d.History.EpochOf(s.seq)
+		op, ok := w.numbered[s.number]
+		if !ok {
+			w.fail(Prefix, "%s has operation %d of epoch %d, which nobody numbered", n.id, s.seq, s.epoch)
+			return
+		}
+		for i := range op.n {
+			s.content[op.block+i] = op.value
+		}
+	}
+	buf := make([]byte, blocks*blockSize)
+	if err := n.store.ReadAt(buf, 0); err != nil {
+		w.fail(Protocol, "read of %s: %v", n.id, err)
+	}
+	for b, want := range s.content {
+		if got := binary.LittleEndian.Uint64(buf[b*blockSize:]); got != want {
+			w.fail(Prefix, "%s at operation %d of epoch %d has %d in block %d, not %d", n.id, s.seq, s.epoch, got, b, want)
+			return
+		}
+	}
+}

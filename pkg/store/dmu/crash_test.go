@@ -41,7 +41,8 @@ func victim(arg string) {
 	if err != nil {
 		victimFails(err)
 	}
-	s, err := dmu.Open(dmu.Options{Path: path, Pool: pool, HostID: uint32(n) | 1})
+	engines := []dmu.IO{dmu.IOAuto, dmu.IOThreads}
+	s, err := dmu.Open(dmu.Options{Path: path, Pool: pool, HostID: uint32(n) | 1, IO: engines[uint64(n)%2]})
 	if err != nil {
 		victimFails(err)
 	}

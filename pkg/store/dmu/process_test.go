@@ -3,6 +3,7 @@
 package dmu_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand"
@@ -129,6 +130,37 @@ func TestFlushErrorSticks(t *testing.T) {
 	s = open(t, o)
 	if err := s.Flush(); err != nil {
 		t.Fatalf("flush after opening again: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Without io_uring, as under a seccomp profile that forbids it, everything works
+// the same.
+func TestThreads(t *testing.T) {
+	alone(t)
+	o := extent(t, 64*mib)
+	o.IO = dmu.IOThreads
+	s := create(t, o)
+	if !strings.Contains(s.Describe(), "threads") {
+		t.Errorf("%s: want threads", s.Describe())
+	}
+	data := random(mib)
+	for i := range history.Seq(64) {
+		if err := s.Apply([]store.Op{writeOp(i+1, uint64(i)*mib, data)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, o)
+	got := make([]byte, mib)
+	for i := range uint64(64) {
+		if err := s.ReadAt(got, i*mib); err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("read of %d: %v", i*mib, err)
+		}
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

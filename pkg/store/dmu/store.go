@@ -46,6 +46,8 @@ type Store struct {
 	opt  Options
 	lock *os.File
 	info store.Info // all but the mark
+	// direct: past the page cache, where the file system allows it
+	direct bool
 
 	readers  chan struct{}
 	flushers chan struct{}
@@ -157,6 +159,15 @@ func (s *Store) fail(err error) error {
 		s.failed = err
 	}
 	return err
+}
+
+// Describe says in one line what the store is and how it does its I/O.
+func (s *Store) Describe() string {
+	cache := "through the page cache"
+	if s.direct {
+		cache = "O_DIRECT"
+	}
+	return fmt.Sprintf("%s, %d bytes in blocks of %d, I/O by %s, %s", s.opt.Path, s.info.Size, s.info.BlockSize, Engine(), cache)
 }
 
 // Info implements store.Store.

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,8 +143,9 @@ func (c *crasher) run() {
 	timer := time.AfterFunc(life, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	c.listen(out, seed)
-	if err := cmd.Wait(); err == nil {
-		c.t.Fatal("the victim ended by itself")
+	err = cmd.Wait()
+	if how, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || how.Signal() != syscall.SIGKILL {
+		c.t.Fatalf("the victim ended by itself: %v", err)
 	}
 }
 

@@ -236,6 +236,9 @@ func openVolume(o Options, c cStrings, lock *os.File) (*Store, error) {
 	}
 	s := newStore(o, vol, lock)
 	s.direct = C.cask_direct(c.path) != 0
+	if l, err := readLabel(o.Path); err == nil {
+		s.bytes = l.bytes
+	}
 	if err := s.loadMeta(); err != nil {
 		return nil, errors.Join(err, failed("close", o.Path, C.cask_close(vol)))
 	}

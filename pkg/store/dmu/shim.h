@@ -41,6 +41,9 @@ int cask_init(uint64_t arc_max, uint64_t dirty_max, uint64_t hostid,
 /* the pool on the extent at path reads and writes past the page cache */
 int cask_direct(const char *path);
 
+/* the first read or write of the extent that failed since it was opened */
+int cask_io_error(const char *path);
+
 /* what the label of the extent at path says; ENOENT: blank, EILSEQ: no label */
 int cask_label(const char *path, char *name, char *comment, size_t len,
     uint64_t *min_bytes);

@@ -43,7 +43,8 @@ static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
 static seen_t *all;
 static volatile int fault;
 
-enum { FAULT_WRITE = 1, FAULT_READ = 2, FAULT_FLUSH = 4 };
+#define	LABELS	(4LL << 20)	/* no data before it */
+enum { FAULT_WRITE = 1, FAULT_READ = 2, FAULT_FLUSH = 4, FAULT_FULL = 8 };
 
 void
 cask_file_fault(int kinds)
@@ -51,13 +52,17 @@ cask_file_fault(int kinds)
 	__atomic_store_n(&fault, kinds, __ATOMIC_SEQ_CST);
 }
 
+/* The error that a request is to fail with, or 0. */
 static int
-faulty(io_kind_t kind)
+faulty(const io_t *io)
 {
 	static const int bit[] = { [IO_WRITE] = FAULT_WRITE,
 		[IO_READ] = FAULT_READ, [IO_FLUSH] = FAULT_FLUSH };
+	int now = __atomic_load_n(&fault, __ATOMIC_RELAXED);
 
-	return (__atomic_load_n(&fault, __ATOMIC_RELAXED) & bit[kind]);
+	if (io->kind == IO_WRITE && (now & FAULT_FULL) && io->off >= LABELS)
+		return (ENOSPC);
+	return (now & bit[io->kind] ? EIO : 0);
 }
 
 static seen_t *
@@ -85,7 +90,7 @@ file_flush_error(const char *path)
 }
 
 int
-file_io_error(const char *path)
+cask_io_error(const char *path)
 {
 	return (__atomic_load_n(&seen_of(path)->io, __ATOMIC_ACQUIRE));
 }
@@ -195,8 +200,8 @@ finished(io_t *io, int error)
 	vdev_io_t *v = (vdev_io_t *)io;
 	zio_t *zio = v->zio;
 
-	if (error == 0 && faulty(io->kind))
-		error = EIO;
+	if (error == 0)
+		error = faulty(io);
 	if (error != 0)
 		remember(v->extent->seen, io->kind, error);
 	if (io->kind == IO_READ) {
@@ -244,8 +249,8 @@ start(zio_t *zio, io_kind_t kind)
 		v->io.buf = v->buf;
 		align(v, zio->io_size);
 	}
-	if (faulty(kind))
-		finished(&v->io, EIO);
+	if (faulty(&v->io) != 0)
+		finished(&v->io, faulty(&v->io));
 	else
 		io_submit(&v->io);
 }

@@ -215,6 +215,9 @@ func TestKill9(t *testing.T) {
 		}
 	}
 	t.Logf("mark %d after %d rounds", c.mark, rounds)
+	if out := zdb(t, c.o, "-bcc", c.o.Pool); !bytes.Contains(out, []byte("No leaks")) {
+		t.Errorf("zdb -bcc: %s", out)
+	}
 	if out := zdb(t, c.o, "-d", c.o.Pool); bytes.Contains(out, []byte("@")) {
 		t.Errorf("a snapshot was left behind: %s", out)
 	}

@@ -27,6 +27,8 @@ type options struct {
 	socket, dir    string
 	memory         uint64
 	compression    string
+	blockSize      uint
+	io             dmu.IO
 }
 
 func parse() options {
@@ -39,6 +41,8 @@ func parse() options {
 	flag.StringVar(&o.dir, "pool-dir", "", "pool directory, as seen by this process")
 	flag.Uint64Var(&o.memory, "memory", dmu.DefaultMemory, "bytes this process may take")
 	flag.StringVar(&o.compression, "compression", "lz4", "lz4 or off, of a volume made now")
+	flag.UintVar(&o.blockSize, "block-size", dmu.DefaultBlockSize, "record size in bytes, a power of two, of a volume made now")
+	flag.TextVar(&o.io, "io-engine", dmu.IOAuto, "auto (io_uring where the kernel and seccomp allow it), io_uring or threads")
 	flag.Parse()
 	if o.Volume == "" || o.Replica == "" || o.dir == "" {
 		fmt.Fprintln(os.Stderr, "cask-replica: give --volume, --replica and --pool-dir")
@@ -102,13 +106,25 @@ func (o options) engine(ctx context.Context) (ioc.Engine, error) {
 }
 
 func (o options) backing(ctx context.Context, e ioc.Engine) replica.Backing {
+	d := dmu.Options{Memory: o.memory, Compression: o.compression, BlockSize: uint32(o.blockSize), IO: o.io}
 	return replica.Extents{
 		Ctx: ctx, Engine: e, Dir: o.dir, Name: replica.ExtentName(o.Identity), Logf: log.Printf,
 		OpenStore: func(path string) (store.Store, error) {
-			return dmu.Open(dmu.Options{Path: path, Memory: o.memory})
+			d.Path = path
+			return logged(dmu.Open(d))
 		},
 		CreateStore: func(path string, size uint64) (store.Store, error) {
-			return dmu.Create(dmu.Options{Path: path, Size: size, Memory: o.memory, Compression: o.compression})
+			d.Path, d.Size = path, size
+			return logged(dmu.Create(d))
 		},
 	}
+}
+
+// logged says how the extent is read and written.
+func logged(s *dmu.Store, err error) (store.Store, error) {
+	if err != nil {
+		return nil, err
+	}
+	log.Printf("extent: %s", s.Describe())
+	return s, nil
 }

@@ -27,10 +27,11 @@ type Extents struct {
 func ExtentName(id Identity) string { return id.Volume + "-" + id.Replica }
 
 // ExtentSize is the size of the extent for a volume of size bytes: ZFS keeps
-// labels, metadata and its own reserve beside the data. Extents are thin.
+// labels, its own reserve (a 32nd) and metadata (a 64th, with 4 KiB records)
+// beside the data, and needs room to write anew. Extents are thin.
 func ExtentSize(size uint64) uint64 {
 	const mib = 1 << 20
-	return (size + size/20 + 256*mib + mib - 1) / mib * mib
+	return (size + size/12 + 256*mib + mib - 1) / mib * mib
 }
 
 // Open implements Backing. It waits for an IO container that is not there yet.

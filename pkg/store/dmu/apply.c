@@ -119,6 +119,31 @@ allocated_len(cask_vol *v, const op_t *op)
 }
 
 /*
+ * ZFS must not be told to free more at once than what one level-2 indirect
+ * block maps: it looks for the level-1 blocks to be written anew, and gives up
+ * (dnode_next_offset) when it comes upon a level-2 block whose children have
+ * all been freed in a transaction group that is not synced yet. It then finds
+ * blocks that were not, and asserts.
+ */
+static uint64_t
+free_step(cask_vol *v, uint64_t off, uint64_t end)
+{
+	uint64_t span = v->block_size <<
+	    (2 * (v->dn->dn_indblkshift - SPA_BLKPTRSHIFT));
+
+	return (MIN(end, off - off % span + span) - off);
+}
+
+static void
+free_in(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx)
+{
+	for (uint64_t n, end = off + len; off < end; off += n) {
+		n = free_step(v, off, end);
+		VERIFY0(dmu_free_range(v->os, DATA_OBJ, off, n, tx));
+	}
+}
+
+/*
  * An unmap too large for one transaction is noted in the mark record by the
  * first one, which also moves the mark, and finish_free completes it after a
  * crash. The note goes with the next change of the mark record.
@@ -138,8 +163,8 @@ unmap_locked(cask_vol *v, const op_t *op, int may_block)
 	int e = tx_assign(v, tx, may_block);
 	if (e != 0)
 		return (e);
-	if (!large && len > 0)
-		VERIFY0(dmu_free_range(v->os, DATA_OBJ, op->off, len, tx));
+	if (!large)
+		free_in(v, op->off, len, tx);
 	mark_advance(v, op->seq, op->off, large ? len : 0, tx);
 	ghost_unmap(v, op->off, op->len, tx);
 	region_set(v, op->off, op->len, tx);
@@ -168,9 +193,14 @@ finish_free(cask_vol *v)
 {
 	mark_t *m = mark_of(v);
 
-	if (m->free_len == 0)
-		return (0);
-	return (dmu_free_long_range(v->os, DATA_OBJ, m->free_off, m->free_len));
+	uint64_t off = m->free_off, end = off + m->free_len, n;
+	int e = 0;
+
+	for (; off < end && e == 0; off += n) {
+		n = free_step(v, off, end);
+		e = dmu_free_long_range(v->os, DATA_OBJ, off, n);
+	}
+	return (e);
 }
 
 static int

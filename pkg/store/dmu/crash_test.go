@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,7 +42,8 @@ func victim(arg string) {
 	if err != nil {
 		victimFails(err)
 	}
-	s, err := dmu.Open(dmu.Options{Path: path, Pool: pool, HostID: uint32(n) | 1})
+	engines := []dmu.IO{dmu.IOAuto, dmu.IOThreads}
+	s, err := dmu.Open(dmu.Options{Path: path, Pool: pool, HostID: uint32(n) | 1, IO: engines[uint64(n)%2]})
 	if err != nil {
 		victimFails(err)
 	}
@@ -141,8 +143,9 @@ func (c *crasher) run() {
 	timer := time.AfterFunc(life, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	c.listen(out, seed)
-	if err := cmd.Wait(); err == nil {
-		c.t.Fatal("the victim ended by itself")
+	err = cmd.Wait()
+	if how, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || how.Signal() != syscall.SIGKILL {
+		c.t.Fatalf("the victim ended by itself: %v", err)
 	}
 }
 
@@ -212,6 +215,9 @@ func TestKill9(t *testing.T) {
 		}
 	}
 	t.Logf("mark %d after %d rounds", c.mark, rounds)
+	if out := zdb(t, c.o, "-bcc", c.o.Pool); !bytes.Contains(out, []byte("No leaks")) {
+		t.Errorf("zdb -bcc: %s", out)
+	}
 	if out := zdb(t, c.o, "-d", c.o.Pool); bytes.Contains(out, []byte("@")) {
 		t.Errorf("a snapshot was left behind: %s", out)
 	}

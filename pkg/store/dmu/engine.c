@@ -2,6 +2,7 @@
 
 /* libzpool's start and its tunables, and the parts of it that we replace. */
 #include "zfs.h"
+#include "io.h"
 #include <sys/arc.h>
 #include <sys/arc_impl.h>
 #include <sys/fm/fs/zfs.h>
@@ -13,6 +14,9 @@ extern uint64_t zfs_arc_min;
 extern unsigned long zfs_dirty_data_max;
 extern unsigned long zfs_wrlog_data_max;
 extern unsigned int zfetch_max_distance;
+extern int zfs_dirty_data_sync_percent;
+extern uint32_t zfs_vdev_async_write_max_active;
+extern int zfs_vdev_aggregation_limit_non_rotating;
 
 /*
  * Few arenas, and what is free goes back to the kernel soon: half the resident
@@ -24,6 +28,7 @@ const char *malloc_conf = "narenas:2,dirty_decay_ms:300,muzzy_decay_ms:0";
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static uint64_t first_hostid;
+static int io_engine, io_why;
 
 static void
 start(void)
@@ -36,12 +41,21 @@ start(void)
 	zfs_flags = 0;
 	zfs_abd_scatter_enabled = 0;
 	zfetch_max_distance = 1 << 20;
+	/* larger transaction groups: what is written twice is written once */
+	zfs_dirty_data_sync_percent = 50;
+	/* blocks are allocated one after the other: few, large writes */
+	zfs_vdev_async_write_max_active = 3;
+	zfs_vdev_aggregation_limit_non_rotating = 1 << 20;
+	io_engine = io_select(io_engine, &io_why);
 	kernel_init(SPA_MODE_READ | SPA_MODE_WRITE);
 }
 
 int
-cask_init(uint64_t arc_max, uint64_t dirty_max, uint64_t hostid)
+cask_init(uint64_t arc_max, uint64_t dirty_max, uint64_t hostid, int *engine,
+    int *why)
 {
+	if (io_engine == IO_AUTO)
+		io_engine = *engine;
 	first_hostid = hostid;
 	zfs_arc_min = ARC_FLOOR;
 	zfs_arc_max = arc_max;
@@ -49,6 +63,8 @@ cask_init(uint64_t arc_max, uint64_t dirty_max, uint64_t hostid)
 	zfs_wrlog_data_max = dirty_max;
 	(void) pthread_once(&once, start);
 	arc_tuning_update(B_FALSE);
+	*engine = io_engine;
+	*why = io_why;
 	return (0);
 }
 

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -234,6 +235,10 @@ func openVolume(o Options, c cStrings, lock *os.File) (*Store, error) {
 		return nil, failed("open the volume on", o.Path, e)
 	}
 	s := newStore(o, vol, lock)
+	s.direct = C.cask_direct(c.path) != 0
+	if l, err := readLabel(o.Path); err == nil {
+		s.bytes = l.bytes
+	}
 	if err := s.loadMeta(); err != nil {
 		return nil, errors.Join(err, failed("close", o.Path, C.cask_close(vol)))
 	}
@@ -242,7 +247,24 @@ func openVolume(o Options, c cStrings, lock *os.File) (*Store, error) {
 }
 
 func initialize(o Options) C.int {
-	return C.cask_init(C.uint64_t(o.arc()), C.uint64_t(o.dirty()), C.uint64_t(o.HostID))
+	engine, why := C.int(o.IO), C.int(0)
+	e := C.cask_init(C.uint64_t(o.arc()), C.uint64_t(o.dirty()), C.uint64_t(o.HostID), &engine, &why)
+	if why != 0 {
+		ioEngine.Store(fmt.Sprintf("%v, because io_uring fails: %v", IO(engine), syscall.Errno(why)))
+	} else {
+		ioEngine.Store(IO(engine).String())
+	}
+	return e
+}
+
+// ioEngine describes the engine of the process.
+var ioEngine atomic.Value
+
+// Engine says how extents' files are read and written in this process, and
+// why not in a better way; empty before the first store.
+func Engine() string {
+	s, _ := ioEngine.Load().(string)
+	return s
 }
 
 // cStrings are the names a pool is opened by.

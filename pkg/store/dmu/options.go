@@ -10,7 +10,7 @@ import (
 // The bounds and defaults of Options.
 const (
 	DefaultPool      = "cask"
-	DefaultBlockSize = 8 << 10
+	DefaultBlockSize = 4 << 10
 	DefaultMemory    = 384 << 20
 	MinMemory        = 192 << 20
 	MinExtent        = 64 << 20
@@ -27,8 +27,43 @@ type Options struct {
 	BlockSize   uint32 // volblocksize, a power of two; DefaultBlockSize when 0; Create only
 	Compression string // "lz4", the default, or "off"; Create only
 	Memory      uint64 // bytes the process may take; DefaultMemory when 0
+	IO          IO     // engine; the first store's counts
 	HostID      uint32 // ZFS's host ID of the process; the first store's counts
 }
+
+// IO is how the extent's file is read and written.
+type IO int
+
+// The engines.
+const (
+	IOAuto    IO = iota // io_uring, or threads where it cannot be had
+	IOUring             // the same: what cannot be had is not insisted on
+	IOThreads           // system calls on a few threads
+)
+
+func (i IO) String() string {
+	switch i {
+	case IOUring:
+		return "io_uring"
+	case IOThreads:
+		return "threads"
+	}
+	return "auto"
+}
+
+// UnmarshalText reads the name of an engine.
+func (i *IO) UnmarshalText(b []byte) error {
+	for k := IOAuto; k <= IOThreads; k++ {
+		if k.String() == string(b) {
+			*i = k
+			return nil
+		}
+	}
+	return fmt.Errorf("I/O engine %q is not known, give auto, io_uring or threads: %w", b, block.ErrRange)
+}
+
+// MarshalText returns the name of the engine.
+func (i IO) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
 
 // complete fills in the defaults.
 func (o Options) complete() (Options, error) {

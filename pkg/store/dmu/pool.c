@@ -9,6 +9,13 @@
 #define	LABEL_SIZE	(256ULL << 10)
 #define	LABEL_NVLIST	(16ULL << 10)		/* offset in the label */
 #define	LABEL_PHYS	(112ULL << 10)
+
+/*
+ * Small indirect blocks: each write at random makes ZFS write one anew, and
+ * compress it. These become one sector of 4 KiB.
+ */
+#define	INDIRECT_SHIFT	13
+
 #define	LABEL_ROOM	((4ULL << 20) + 2 * LABEL_SIZE)	/* not in asize */
 
 typedef struct {
@@ -75,6 +82,8 @@ create_objects(objset_t *os, void *arg, cred_t *cr, dmu_tx_t *tx)
 	(void) cr;
 	VERIFY0(dmu_object_claim(os, DATA_OBJ, DMU_OT_ZVOL, g->block_size,
 	    DMU_OT_NONE, 0, tx));
+	VERIFY0(dmu_object_set_blocksize(os, DATA_OBJ, g->block_size,
+	    INDIRECT_SHIFT, tx));
 	VERIFY0(zap_create_claim(os, ZAP_OBJ, DMU_OT_ZVOL_PROP, DMU_OT_NONE, 0,
 	    tx));
 	VERIFY0(zap_update(os, ZAP_OBJ, "size", 8, 1, &g->size, tx));

@@ -3,6 +3,7 @@
 package dmu_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand"
@@ -26,7 +27,7 @@ func alone(t *testing.T) {
 	if os.Getenv(aloneEnv) == t.Name() {
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
 	cmd.Env = append(os.Environ(), aloneEnv+"="+t.Name())
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -107,6 +108,57 @@ func TestSuspendedOpen(t *testing.T) {
 	os.Exit(0)
 }
 
+// An extent whose file system is full suspends the pool, and the error says why.
+func TestFileSystemFull(t *testing.T) {
+	alone(t)
+	s := create(t, extent(t, 64*mib))
+	dmu.SetFaults(dmu.FaultFull)
+	err := s.Apply([]store.Op{writeOp(1, 0, random(4096))})
+	if err == nil {
+		err = s.Flush()
+	}
+	if !errors.Is(err, store.ErrSuspended) || !errors.Is(err, store.ErrNoSpace) {
+		t.Fatalf("flush to a full file system: %v, want store.ErrSuspended and store.ErrNoSpace", err)
+	}
+	fmt.Println("--- PASS: the suspended pool ends with the process")
+	os.Exit(0)
+}
+
+// An extent that is deleted or cut off while it is open ends the store soon, and
+// never goes on as if nothing were.
+func TestExtentLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		lose func(path string) error
+		want error
+	}{
+		"deleted": {os.Remove, store.ErrNotFound},
+		"cut off": {func(path string) error { return os.Truncate(path, 32*mib) }, store.ErrTruncated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			alone(t)
+			o := extent(t, 64*mib)
+			s := create(t, o)
+			if err := c.lose(o.Path); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			var err error
+			for seq := history.Seq(1); err == nil && time.Since(began) < 5*time.Second; seq++ {
+				err = s.Apply([]store.Op{writeOp(seq, 0, random(4096))})
+			}
+			if !errors.Is(err, c.want) {
+				t.Fatalf("apply: %v, want %v", err, c.want)
+			}
+			if err := s.Flush(); !errors.Is(err, c.want) {
+				t.Fatalf("flush: %v, want %v", err, c.want)
+			}
+			if err := s.Close(); !errors.Is(err, c.want) {
+				t.Fatalf("close: %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
 // A failed flush of the extent is never forgotten.
 func TestFlushErrorSticks(t *testing.T) {
 	alone(t)
@@ -129,6 +181,37 @@ func TestFlushErrorSticks(t *testing.T) {
 	s = open(t, o)
 	if err := s.Flush(); err != nil {
 		t.Fatalf("flush after opening again: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Without io_uring, as under a seccomp profile that forbids it, everything works
+// the same.
+func TestThreads(t *testing.T) {
+	alone(t)
+	o := extent(t, 64*mib)
+	o.IO = dmu.IOThreads
+	s := create(t, o)
+	if !strings.Contains(s.Describe(), "threads") {
+		t.Errorf("%s: want threads", s.Describe())
+	}
+	data := random(mib)
+	for i := range history.Seq(64) {
+		if err := s.Apply([]store.Op{writeOp(i+1, uint64(i)*mib, data)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, o)
+	got := make([]byte, mib)
+	for i := range uint64(64) {
+		if err := s.ReadAt(got, i*mib); err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("read of %d: %v", i*mib, err)
+		}
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

@@ -25,8 +25,24 @@
 
 typedef struct cask_vol cask_vol;
 
-/* once per process; later calls only move the memory bounds */
-int cask_init(uint64_t arc_max, uint64_t dirty_max, uint64_t hostid);
+/* I/O engines */
+#define	CASK_IO_AUTO	0
+#define	CASK_IO_URING	1
+#define	CASK_IO_THREADS	2
+
+/*
+ * Once per process; later calls only move the memory bounds. *engine: the
+ * engine wanted, and the one that was started; *why: the errno that it is not
+ * io_uring.
+ */
+int cask_init(uint64_t arc_max, uint64_t dirty_max, uint64_t hostid,
+    int *engine, int *why);
+
+/* the pool on the extent at path reads and writes past the page cache */
+int cask_direct(const char *path);
+
+/* the first read or write of the extent that failed since it was opened */
+int cask_io_error(const char *path);
 
 /* what the label of the extent at path says; ENOENT: blank, EILSEQ: no label */
 int cask_label(const char *path, char *name, char *comment, size_t len,

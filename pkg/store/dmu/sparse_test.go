@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand"
+	"syscall"
 	"testing"
 
 	"github.com/cask-storage/cask/pkg/block"
@@ -99,4 +100,48 @@ func TestSparse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is unmapped goes back to the extent's file system.
+func TestUnmapReturnsSpace(t *testing.T) {
+	const span = 128 * mib
+	o := extent(t, span)
+	o.Compression = "off"
+	s := create(t, o)
+	data := random(mib)
+	for i := range uint64(span / mib) {
+		if err := s.Apply([]store.Op{writeOp(history.Seq(i+1), i*mib, data)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.SetMeta(nil); err != nil {
+		t.Fatal(err)
+	}
+	full := allocated(t, o.Path)
+	if err := s.Apply([]store.Op{{Kind: store.Unmap, Seq: 1000, Extent: block.Extent{Len: span}}}); err != nil {
+		t.Fatal(err)
+	}
+	// ZFS holds what is freed for some transaction groups, then trims it.
+	for txgs := 0; allocated(t, o.Path) > full/4; txgs++ {
+		if txgs == 300 {
+			t.Fatalf("%d of %d bytes are still allocated after %d transaction groups", allocated(t, o.Path), full, txgs)
+		}
+		if err := s.SetMeta(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("unmapped %d bytes: %d were allocated before, %d after", span, full, allocated(t, o.Path))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// allocated is what a file takes of its file system, in bytes.
+func allocated(t *testing.T, path string) int64 {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks * 512
 }

@@ -6,6 +6,7 @@ package dmu
 #cgo CFLAGS: -O2 -g -Wall -D_GNU_SOURCE -D_LARGEFILE64_SOURCE -D_REENTRANT -DDEBUG -UNDEBUG -DZFS_DEBUG
 #cgo CFLAGS: -I${SRCDIR}/compat -isystem /usr/include/libzfs -isystem /usr/include/libspl
 #cgo LDFLAGS: -Wl,--allow-multiple-definition -ljemalloc -lzpool -lzfs_core -lnvpair -ltirpc -lz -ldl -lrt -lm -lpthread
+#include <stdlib.h>
 #include "shim.h"
 
 #cgo noescape cask_apply
@@ -46,12 +47,16 @@ type Store struct {
 	opt  Options
 	lock *os.File
 	info store.Info // all but the mark
+	// direct: past the page cache, where the file system allows it
+	direct bool
 
 	readers  chan struct{}
 	flushers chan struct{}
 	calls    sync.WaitGroup // goroutines inside ZFS
 
 	suspended chan struct{} // closed by the watcher
+	lost      error         // why, when the file is no longer what it was; written before
+	bytes     uint64        // the least the extent's file can have
 	stop      chan struct{} // ends the watcher
 	watcher   sync.WaitGroup
 
@@ -85,8 +90,8 @@ func (s *Store) words() (w [C.CASK_INFO_WORDS]C.uint64_t) {
 	return w
 }
 
-// watch starts the watcher: once the pool is suspended, calls that wait for
-// it are given up.
+// watch starts the watcher: once the pool is suspended, or the file gone,
+// calls that wait for it are given up.
 func (s *Store) watch() {
 	s.watcher.Go(func() { // owned by s, ended by Close
 		tick := time.NewTicker(watchInterval)
@@ -96,13 +101,53 @@ func (s *Store) watch() {
 			case <-s.stop:
 				return
 			case <-tick.C:
-				if C.cask_suspended(s.vol) != 0 {
+				if s.lost = s.inspect(); s.lost != nil {
+					_ = s.fail(s.lost)
+				}
+				if s.lost != nil || C.cask_suspended(s.vol) != 0 {
 					close(s.suspended)
 					return
 				}
 			}
 		}
 	})
+}
+
+// inspect says what is wrong with the extent's file: ZFS would write to one that
+// has no name any more, and make one longer that was cut off.
+func (s *Store) inspect() error {
+	st, err := s.lock.Stat()
+	switch {
+	case err != nil:
+		return fmt.Errorf("extent %s: %w: %w", s.opt.Path, store.ErrIO, err)
+	case st.Sys().(*syscall.Stat_t).Nlink == 0:
+		return fmt.Errorf("extent %s was deleted while it was in use: %w", s.opt.Path, store.ErrNotFound)
+	case uint64(st.Size()) < s.bytes:
+		return fmt.Errorf("extent %s has %d bytes, its pool needs %d: it was cut off while it was in use: %w",
+			s.opt.Path, st.Size(), s.bytes, store.ErrTruncated)
+	}
+	return nil
+}
+
+// failedCall is the error of operation what; of a suspension it says the cause.
+func (s *Store) failedCall(what string, e C.int) error {
+	if e != C.CASK_SUSPENDED {
+		return failed(what, s.opt.Path, e)
+	}
+	select {
+	case <-s.suspended:
+		if s.lost != nil {
+			return fmt.Errorf("%s: %w", what, s.lost)
+		}
+	default:
+	}
+	path := C.CString(s.opt.Path)
+	defer C.free(unsafe.Pointer(path))
+	err := failed(what, s.opt.Path, e)
+	if cause := class(C.cask_io_error(path)); cause != nil {
+		return fmt.Errorf("%w: the file under it failed: %w", err, cause)
+	}
+	return err
 }
 
 // guarded runs a call that ZFS may block for ever when the pool is suspended.
@@ -159,6 +204,15 @@ func (s *Store) fail(err error) error {
 	return err
 }
 
+// Describe says in one line what the store is and how it does its I/O.
+func (s *Store) Describe() string {
+	cache := "through the page cache"
+	if s.direct {
+		cache = "O_DIRECT"
+	}
+	return fmt.Sprintf("%s, %d bytes in blocks of %d, I/O by %s, %s", s.opt.Path, s.info.Size, s.info.BlockSize, Engine(), cache)
+}
+
 // Info implements store.Store.
 func (s *Store) Info() store.Info {
 	s.mu.Lock()
@@ -178,7 +232,7 @@ func (s *Store) Apply(ops []store.Op) error {
 		return fmt.Errorf("extent %s: %w", s.opt.Path, err)
 	}
 	if e := s.apply(ops); e != 0 {
-		return s.fail(failed("apply to", s.opt.Path, e))
+		return s.fail(s.failedCall("apply to", e))
 	}
 	return nil
 }
@@ -273,11 +327,11 @@ func (s *Store) Flush() error {
 	select {
 	case s.flushers <- struct{}{}:
 	case <-s.suspended:
-		return failed("flush", s.opt.Path, C.CASK_SUSPENDED)
+		return s.failedCall("flush", C.CASK_SUSPENDED)
 	}
 	e := s.guarded(func() C.int { return C.cask_flush(s.vol) })
 	<-s.flushers
-	return failed("flush", s.opt.Path, e)
+	return s.failedCall("flush", e)
 }
 
 // Changed implements store.Store.
@@ -297,7 +351,7 @@ func (s *Store) changed(since history.Seq, limit int) ([]block.Extent, error) {
 		return C.cask_changed(s.vol, C.uint64_t(since), &pairs[0], C.uint64_t(limit), &n)
 	})
 	if e != 0 {
-		return nil, fmt.Errorf("changed since %d: %w", since, failed("traverse", s.opt.Path, e))
+		return nil, fmt.Errorf("changed since %d: %w", since, s.failedCall("traverse", e))
 	}
 	out := make([]block.Extent, n)
 	for i := range out {
@@ -341,7 +395,7 @@ func (s *Store) SetMeta(b []byte) error {
 		return C.cask_set_meta(s.vol, unsafe.Pointer(unsafe.SliceData(own)), C.uint64_t(len(own)))
 	})
 	if e != 0 {
-		return s.fail(failed("set the metadata of", s.opt.Path, e))
+		return s.fail(s.failedCall("set the metadata of", e))
 	}
 	s.mu.Lock()
 	s.meta = own
@@ -362,7 +416,7 @@ func (s *Store) Close() error {
 	close(s.stop)
 	s.watcher.Wait()
 	if e == C.CASK_SUSPENDED {
-		return failed("close", s.opt.Path, e)
+		return s.failedCall("close", e)
 	}
 	s.calls.Wait()
 	if end := C.cask_close(s.vol); e == 0 {

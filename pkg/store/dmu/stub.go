@@ -23,6 +23,12 @@ func Create(Options) (*Store, error) { return nil, ErrUnsupported }
 // Open returns ErrUnsupported.
 func Open(Options) (*Store, error) { return nil, ErrUnsupported }
 
+// Engine says nothing in this build.
+func Engine() string { return "" }
+
+// Describe says nothing in this build.
+func (*Store) Describe() string { return "" }
+
 // Info implements store.Store.
 func (*Store) Info() store.Info { return store.Info{} }
 

@@ -165,7 +165,11 @@ int wait_stable(cask_vol *v, uint64_t txg);
 /* changed.c */
 void destroy_leftovers(cask_vol *v);
 
-/* file.c */
+/* taskq.c: this thread reaps completions; its tasks are kept in head */
+void reaper_begin(taskq_ent_t *head);
+void reaper_run(void);
+
+/* vdev.c: the first failure on an extent since it was opened */
 int file_flush_error(const char *path);
 void file_forget_error(const char *path);
 

@@ -1,0 +1,137 @@
+//go:build cgo && linux
+
+/*
+ * How the file of an extent is read and written: by io_uring, or by a few
+ * threads where that cannot be had (an old kernel, a seccomp profile).
+ */
+#include "zfs.h"
+#include "io.h"
+
+#define	THREADS	8
+
+static void (*submit)(io_t *);
+static int engine;
+
+/* The fallback: a system call on a thread of its own. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
+static io_t *first, **last = &first;
+
+int
+io_progress(io_t *io, int result)
+{
+	if (result < 0) {
+		io->done(io, -result);
+		return (1);
+	}
+	if (io->kind != IO_FLUSH) {
+		io->moved += result;
+		if (result == 0) {	/* the file is shorter than its pool */
+			io->done(io, io->kind == IO_READ ? EIO : ENOSPC);
+			return (1);
+		}
+		if (io->moved < io->len)
+			return (0);
+	}
+	io->done(io, 0);
+	return (1);
+}
+
+static int
+call(io_t *io)
+{
+	size_t len = io->len - io->moved;
+	ssize_t n;
+
+	do {
+		switch (io->kind) {
+		case IO_READ:
+			n = pread64(io->fd, io->buf + io->moved, len,
+			    io->off + io->moved);
+			break;
+		case IO_WRITE:
+			n = pwrite64(io->fd, io->buf + io->moved, len,
+			    io->off + io->moved);
+			break;
+		default:
+			n = fdatasync(io->fd);
+		}
+	} while (n < 0 && errno == EINTR);
+	return (n < 0 ? -errno : n);
+}
+
+static void *
+work(void *arg)
+{
+	(void) arg;
+	for (;;) {
+		(void) pthread_mutex_lock(&lock);
+		while (first == NULL)
+			(void) pthread_cond_wait(&more, &lock);
+		io_t *io = first;
+		if ((first = io->next) == NULL)
+			last = &first;
+		(void) pthread_mutex_unlock(&lock);
+		while (!io_progress(io, call(io)))
+			;
+	}
+	return (NULL);
+}
+
+static void
+threads_submit(io_t *io)
+{
+	io->next = NULL;
+	(void) pthread_mutex_lock(&lock);
+	*last = io;
+	last = &io->next;
+	(void) pthread_cond_signal(&more);
+	(void) pthread_mutex_unlock(&lock);
+}
+
+int
+io_thread(void *(*f)(void *), const char *name)
+{
+	pthread_t id;
+	sigset_t all, old;
+
+	(void) sigfillset(&all);	/* signals are for Go's threads */
+	(void) pthread_sigmask(SIG_SETMASK, &all, &old);
+	int e = pthread_create(&id, NULL, f, NULL);
+	(void) pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (e == 0) {
+		(void) pthread_setname_np(id, name);
+		(void) pthread_detach(id);
+	}
+	return (e);
+}
+
+static void
+threads_start(void)
+{
+	for (int i = 0; i < THREADS; i++)
+		VERIFY0(io_thread(work, "cask-io"));
+	submit = threads_submit;
+	engine = IO_THREADS;
+}
+
+int
+io_select(int wanted, int *why)
+{
+	*why = 0;
+	if (engine != 0)
+		return (engine);
+	if (wanted == IO_THREADS || (*why = uring_start()) != 0) {
+		threads_start();
+	} else {
+		submit = uring_submit;
+		engine = IO_URING;
+	}
+	return (engine);
+}
+
+void
+io_submit(io_t *io)
+{
+	submit(io);
+}

@@ -1,0 +1,45 @@
+/* Reads, writes and flushes of an extent's file; never included by Go. */
+#ifndef CASK_DMU_IO_H
+#define	CASK_DMU_IO_H
+
+#include <stdint.h>
+#include <stddef.h>
+
+typedef enum { IO_READ, IO_WRITE, IO_FLUSH } io_kind_t;
+
+/* One request; done is called once, on any thread. */
+typedef struct io {
+	io_kind_t kind;
+	int fd;
+	char *buf;
+	size_t len;
+	uint64_t off;
+	size_t moved;		/* bytes so far */
+	void (*done)(struct io *, int error);
+	void *arg;
+	struct io *next;	/* in a queue of the engine */
+} io_t;
+
+/* The engines; io_select says which one works here. */
+enum { IO_AUTO = 0, IO_URING = 1, IO_THREADS = 2 };
+
+/*
+ * Start the engine wanted, or what stands in for it; once per process. The
+ * answer is the engine that was started and why it is not another: an errno,
+ * or 0.
+ */
+int io_select(int wanted, int *why);
+
+void io_submit(io_t *io);
+
+/* Take note of a result; returns 0 when the request is to be continued. */
+int io_progress(io_t *io, int result);
+
+/* A thread that runs as long as the process. */
+int io_thread(void *(*f)(void *), const char *name);
+
+/* uring.c: 0, or an errno when io_uring cannot be had */
+int uring_start(void);
+void uring_submit(io_t *io);
+
+#endif

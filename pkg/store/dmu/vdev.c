@@ -1,0 +1,314 @@
+//go:build cgo && linux
+
+/*
+ * ZFS's file vdev on our own I/O engines, in place of libzpool's: I/O without a
+ * thread for each, past the page cache where the file system allows it, with
+ * holes punched, and with a memory for failures. After a failed flush nothing
+ * more is known to be stable, and ZFS would go on.
+ */
+#include "zfs.h"
+#include "io.h"
+#include <sys/vdev_impl.h>
+#include <sys/abd.h>
+#include <sys/stat.h>
+#include <fcntl.h>
+
+#define	ALIGN	4096		/* enough for O_DIRECT on any disk */
+
+/* What is remembered of a path; every path ever opened: one per pool. */
+typedef struct seen {
+	struct seen *next;
+	char *path;
+	int flush;		/* of the first failed one, errno; atomic */
+	int io;			/* of the first failed read or write; atomic */
+	int direct;		/* last opened with O_DIRECT */
+} seen_t;
+
+typedef struct {
+	int fd;
+	int direct;		/* O_DIRECT */
+	seen_t *seen;
+} extent_t;
+
+/* A zio at the engine. */
+typedef struct {
+	io_t io;
+	zio_t *zio;
+	char *buf;		/* borrowed from the zio */
+	char *aligned;		/* or NULL */
+	extent_t *extent;
+} vdev_io_t;
+
+static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
+static seen_t *all;
+static volatile int fault;
+
+#define	LABELS	(4LL << 20)	/* no data before it */
+enum { FAULT_WRITE = 1, FAULT_READ = 2, FAULT_FLUSH = 4, FAULT_FULL = 8 };
+
+void
+cask_file_fault(int kinds)
+{
+	__atomic_store_n(&fault, kinds, __ATOMIC_SEQ_CST);
+}
+
+/* The error that a request is to fail with, or 0. */
+static int
+faulty(const io_t *io)
+{
+	static const int bit[] = { [IO_WRITE] = FAULT_WRITE,
+		[IO_READ] = FAULT_READ, [IO_FLUSH] = FAULT_FLUSH };
+	int now = __atomic_load_n(&fault, __ATOMIC_RELAXED);
+
+	if (io->kind == IO_WRITE && (now & FAULT_FULL) && io->off >= LABELS)
+		return (ENOSPC);
+	return (now & bit[io->kind] ? EIO : 0);
+}
+
+static seen_t *
+seen_of(const char *path)
+{
+	(void) pthread_mutex_lock(&seen_lock);
+	seen_t *f = all;
+	while (f != NULL && strcmp(f->path, path) != 0)
+		f = f->next;
+	if (f == NULL) {
+		f = calloc(1, sizeof (*f));
+		VERIFY3P(f, !=, NULL);
+		f->path = strdup(path);
+		f->next = all;
+		all = f;
+	}
+	(void) pthread_mutex_unlock(&seen_lock);
+	return (f);
+}
+
+int
+file_flush_error(const char *path)
+{
+	return (__atomic_load_n(&seen_of(path)->flush, __ATOMIC_ACQUIRE));
+}
+
+int
+cask_io_error(const char *path)
+{
+	return (__atomic_load_n(&seen_of(path)->io, __ATOMIC_ACQUIRE));
+}
+
+int
+cask_direct(const char *path)
+{
+	return (seen_of(path)->direct);
+}
+
+/* A pool that is opened anew is judged anew. */
+void
+file_forget_error(const char *path)
+{
+	seen_t *f = seen_of(path);
+
+	__atomic_store_n(&f->flush, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&f->io, 0, __ATOMIC_RELEASE);
+}
+
+static void
+remember(seen_t *f, io_kind_t kind, int error)
+{
+	int none = 0;
+
+	(void) __atomic_compare_exchange_n(
+	    kind == IO_FLUSH ? &f->flush : &f->io, &none, error, 0,
+	    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+/* Can fd, opened with O_DIRECT, be read in blocks of ALIGN? */
+static int
+direct_works(int fd)
+{
+	void *p;
+
+	if (posix_memalign(&p, ALIGN, ALIGN) != 0)
+		return (0);
+	ssize_t n = pread64(fd, p, ALIGN, 0);
+	free(p);
+	return (n == ALIGN);
+}
+
+static int
+open_extent(const char *path, spa_mode_t mode, extent_t *x)
+{
+	int how = O_CLOEXEC |
+	    (mode & SPA_MODE_WRITE ? O_RDWR : O_RDONLY);
+
+	x->fd = open64(path, how | O_DIRECT);
+	x->direct = x->fd >= 0 && direct_works(x->fd);
+	if (x->direct)
+		return (0);
+	if (x->fd >= 0)
+		(void) close(x->fd);
+	x->fd = open64(path, how);
+	return (x->fd < 0 ? errno : 0);
+}
+
+static int
+vdev_extent_open(vdev_t *vd, uint64_t *psize, uint64_t *max_psize,
+    uint64_t *logical_ashift, uint64_t *physical_ashift)
+{
+	struct stat64 st;
+	extent_t *x = vd->vdev_tsd;
+	int e = 0;
+
+	vd->vdev_nonrot = B_TRUE;
+	vd->vdev_has_trim = B_TRUE;
+	vd->vdev_has_securetrim = B_FALSE;
+	if (x == NULL) {	/* else it is opened again: its size is new */
+		x = kmem_zalloc(sizeof (*x), KM_SLEEP);
+		e = open_extent(vd->vdev_path, spa_mode(vd->vdev_spa), x);
+		x->seen = seen_of(vd->vdev_path);
+		x->seen->direct = x->direct;
+		vd->vdev_tsd = x;
+	}
+	if (e == 0 && fstat64(x->fd, &st) != 0)
+		e = errno;
+	if (e != 0) {
+		vd->vdev_stat.vs_aux = VDEV_AUX_OPEN_FAILED;
+		return (e);
+	}
+	*max_psize = *psize = st.st_size;
+	*logical_ashift = SPA_MINBLOCKSHIFT;
+	*physical_ashift = SPA_MINBLOCKSHIFT;
+	return (0);
+}
+
+static void
+vdev_extent_close(vdev_t *vd)
+{
+	extent_t *x = vd->vdev_tsd;
+
+	if (vd->vdev_reopening || x == NULL)
+		return;
+	if (x->fd >= 0)
+		(void) close(x->fd);
+	vd->vdev_delayed_close = B_FALSE;
+	kmem_free(x, sizeof (*x));
+	vd->vdev_tsd = NULL;
+}
+
+static void
+finished(io_t *io, int error)
+{
+	vdev_io_t *v = (vdev_io_t *)io;
+	zio_t *zio = v->zio;
+
+	if (error == 0)
+		error = faulty(io);
+	if (error != 0)
+		remember(v->extent->seen, io->kind, error);
+	if (io->kind == IO_READ) {
+		if (v->aligned != NULL)
+			memcpy(v->buf, v->aligned, zio->io_size);
+		abd_return_buf_copy(zio->io_abd, v->buf, zio->io_size);
+	} else if (io->kind == IO_WRITE) {
+		abd_return_buf(zio->io_abd, v->buf, zio->io_size);
+	}
+	free(v->aligned);
+	free(v);
+	zio->io_error = error;
+	zio_interrupt(zio);
+}
+
+/* O_DIRECT asks for aligned memory; what ZFS reads and writes in bulk is. */
+static void
+align(vdev_io_t *v, size_t len)
+{
+	if (!v->extent->direct || (uintptr_t)v->buf % SPA_MINBLOCKSIZE == 0)
+		return;
+	VERIFY0(posix_memalign((void **)&v->aligned, ALIGN, len));
+	if (v->io.kind == IO_WRITE)
+		memcpy(v->aligned, v->buf, len);
+	v->io.buf = v->aligned;
+}
+
+static void
+start(zio_t *zio, io_kind_t kind)
+{
+	vdev_io_t *v = calloc(1, sizeof (*v));
+
+	VERIFY3P(v, !=, NULL);
+	v->zio = zio;
+	v->extent = zio->io_vd->vdev_tsd;
+	v->io.kind = kind;
+	v->io.fd = v->extent->fd;
+	v->io.done = finished;
+	if (kind != IO_FLUSH) {
+		v->io.off = zio->io_offset;
+		v->io.len = zio->io_size;
+		v->buf = kind == IO_READ ?
+		    abd_borrow_buf(zio->io_abd, zio->io_size) :
+		    abd_borrow_buf_copy(zio->io_abd, zio->io_size);
+		v->io.buf = v->buf;
+		align(v, zio->io_size);
+	}
+	if (faulty(&v->io) != 0)
+		finished(&v->io, faulty(&v->io));
+	else
+		io_submit(&v->io);
+}
+
+static int
+punch(const extent_t *x, uint64_t off, uint64_t len)
+{
+	const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+	return (fallocate64(x->fd, mode, off, len) == 0 ? 0 : errno);
+}
+
+static void
+vdev_extent_io_start(zio_t *zio)
+{
+	vdev_t *vd = zio->io_vd;
+
+	switch (zio->io_type) {
+	case ZIO_TYPE_IOCTL:
+		if (zio->io_cmd == DKIOCFLUSHWRITECACHE && vdev_readable(vd)) {
+			start(zio, IO_FLUSH);
+			return;
+		}
+		zio->io_error = vdev_readable(vd) ? ENOTSUP : ENXIO;
+		break;
+	case ZIO_TYPE_TRIM:
+		zio->io_error = punch(vd->vdev_tsd, zio->io_offset,
+		    zio->io_size);
+		break;
+	default:
+		start(zio, zio->io_type == ZIO_TYPE_READ ? IO_READ : IO_WRITE);
+		return;
+	}
+	zio_execute(zio);
+}
+
+static void
+vdev_extent_io_done(zio_t *zio)
+{
+	(void) zio;
+}
+
+static void
+vdev_extent_hold(vdev_t *vd)
+{
+	(void) vd;
+}
+
+vdev_ops_t vdev_file_ops = {
+	.vdev_op_open = vdev_extent_open,
+	.vdev_op_close = vdev_extent_close,
+	.vdev_op_asize = vdev_default_asize,
+	.vdev_op_min_asize = vdev_default_min_asize,
+	.vdev_op_io_start = vdev_extent_io_start,
+	.vdev_op_io_done = vdev_extent_io_done,
+	.vdev_op_hold = vdev_extent_hold,
+	.vdev_op_rele = vdev_extent_hold,
+	.vdev_op_xlate = vdev_default_xlate,
+	.vdev_op_type = VDEV_TYPE_FILE,
+	.vdev_op_leaf = B_TRUE,
+};

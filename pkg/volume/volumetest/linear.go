@@ -101,8 +101,10 @@ func linearizable(accesses []access) (ok, judged bool) {
 		}
 	}
 	slices.SortStableFunc(edges, func(a, b edge) int {
-		// At one instant calls come before returns: they may overlap.
-		return cmp.Or(cmp.Compare(a.at, b.at), b2i(a.ret)-b2i(b.ret))
+		// At one instant calls come before returns: they may overlap. What
+		// may as well never have happened ends last: it may explain a read.
+		return cmp.Or(cmp.Compare(a.at, b.at), b2i(a.ret)-b2i(b.ret),
+			b2i(a.ret && a.access.kind == mayWrite)-b2i(b.ret && b.access.kind == mayWrite))
 	})
 	for _, e := range edges {
 		j.now = e.at
@@ -169,7 +171,7 @@ func (j *judge) write(s configuration, a *access) configuration {
 func (j *judge) returned(a *access) {
 	bit := uint64(1) << a.slot
 	next := make(map[configuration]bool, len(j.states))
-	if a.kind == mayWrite { // late enough not to explain any read
+	if a.kind == mayWrite && j.last[a.value] < j.now { // too late to explain a read
 		for s := range j.states {
 			s.done &^= bit
 			next[s] = true
@@ -189,6 +191,9 @@ func (j *judge) returned(a *access) {
 			return
 		}
 		seen[s] = true
+		if a.kind == mayWrite {
+			next[s] = true
+		}
 		for i, b := range j.open {
 			if b != nil && b.kind != isRead && s.done&(1<<i) == 0 {
 				reach(j.write(s, b))

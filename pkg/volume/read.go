@@ -1,6 +1,9 @@
 package volume
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/internal/mutant"
@@ -20,8 +23,8 @@ func newReads() reads { return reads{sent: map[uint64]*Request{}} }
 
 // lost puts the reads of a lost replica back.
 func (r *reads) lost(id quorum.ReplicaID) {
-	for k, q := range r.sent {
-		if q.reader == id {
+	for _, k := range slices.Sorted(maps.Keys(r.sent)) {
+		if q := r.sent[k]; q.reader == id {
 			delete(r.sent, k)
 			r.waiting = append(r.waiting, q)
 		}
@@ -30,10 +33,10 @@ func (r *reads) lost(id quorum.ReplicaID) {
 
 // requeue puts all reads back.
 func (r *reads) requeue() {
-	for k, q := range r.sent {
-		delete(r.sent, k)
-		r.waiting = append(r.waiting, q)
+	for _, k := range slices.Sorted(maps.Keys(r.sent)) {
+		r.waiting = append(r.waiting, r.sent[k])
 	}
+	clear(r.sent)
 	r.waiting = append(r.waiting, r.parked...)
 	r.parked = nil
 }

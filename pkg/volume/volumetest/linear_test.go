@@ -63,7 +63,7 @@ func TestLinearizable(t *testing.T) {
 			ops = append(ops, porcupine.Operation{ClientId: i, Input: a, Call: int64(a.call), Output: a.value, Return: int64(a.ret)})
 		}
 		want := porcupine.CheckOperations(register.ToModel(), ops)
-		if got := linearizable(as); got != want {
+		if got, judged := linearizable(as); got != want || !judged {
 			t.Fatalf("linearizable: %v, porcupine says %v: %+v", got, want, as)
 		}
 		verdicts[want]++

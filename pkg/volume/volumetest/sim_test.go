@@ -76,6 +76,27 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
+// TestReplay: a run is a function of its options and nothing else, or a seed
+// could not be looked at again.
+func TestReplay(t *testing.T) {
+	for s := uint64(101); s < 113; s++ {
+		var lines []string
+		o := options(s)
+		o.Trace = func(l string) { lines = append(lines, l) }
+		Run(o)
+		n := 0
+		o.Trace = func(l string) {
+			if n < len(lines) && lines[n] != l {
+				t.Fatalf("seed %d, line %d: %s\nthe run before: %s", s, n+1, l, lines[n])
+			}
+			n++
+		}
+		if Run(o); n != len(lines) {
+			t.Fatalf("seed %d: %d lines, the run before %d", s, n, len(lines))
+		}
+	}
+}
+
 // replay runs a seed with its trace, and shows the end of it if it fails.
 func replay(t *testing.T, s uint64) {
 	d := *dir

@@ -128,6 +128,7 @@ type world struct {
 	values   uint64
 	starts   map[history.Epoch]history.Seq // first operation of each epoch
 	numbered map[number]numbered
+	unjudged int // blocks of which checkLinearizable says nothing
 	err      *Broken
 }
 
@@ -137,6 +138,7 @@ type span struct{ call, ret volume.Time }
 // Result is what a run was like.
 type Result struct {
 	Ops, Targets, Crashes, Rebuilds, Events int
+	Unjudged                                int // blocks whose history had too many explanations to try
 }
 
 // Add sums results.
@@ -146,6 +148,7 @@ func (r *Result) Add(o Result) {
 	r.Crashes += o.Crashes
 	r.Rebuilds += o.Rebuilds
 	r.Events += o.Events
+	r.Unjudged += o.Unjudged
 }
 
 // Run simulates once and returns the first rule broken, nil if none was.

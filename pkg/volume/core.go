@@ -148,20 +148,23 @@ type Core struct {
 	out   []Action
 	ids   uint64
 
-	rec      Record
-	sys      quorum.System
-	all      []*peer // every replica known
-	peers    []*peer // those that are kept up to date, the preferred first
-	voters   []*peer // of them
-	change   *change // of the record
-	calling  bool    // the Authority has not answered yet
-	sole     bool    // no older target can get anything accepted: requests are taken
-	released bool    // the epoch before ended in good order
-	unclean  string
-	stop     error
-	retryAt  Time
-	chooseAt Time // when recovery may choose; 0: not yet possible
-	fencedAt Time
+	rec     Record
+	sys     quorum.System
+	all     []*peer // every replica known
+	peers   []*peer // those that are kept up to date, the preferred first
+	voters  []*peer // of them
+	change  *change // of the record
+	calling bool    // the Authority has not answered yet
+
+	confirming bool // it was asked for the sake of blank replicas
+	confirmAt  Time // ask it then
+	sole       bool // no older target can get anything accepted: requests are taken
+	released   bool // the epoch before ended in good order
+	unclean    string
+	stop       error
+	retryAt    Time
+	chooseAt   Time // when recovery may choose; 0: not yet possible
+	fencedAt   Time
 
 	hist   history.History
 	last   history.Seq
@@ -270,6 +273,11 @@ func (c *Core) Record() Record { return c.rec }
 // Loaded is the answer to ActLoad.
 func (c *Core) Loaded(now Time, rec Record, err error) {
 	c.now, c.calling = now, false
+	if c.confirming {
+		c.confirmed(rec, err)
+		c.advance()
+		return
+	}
 	if c.change != nil && c.change.swapping {
 		c.changeLoaded(rec, err)
 		c.advance()
@@ -357,6 +365,7 @@ func (c *Core) reacquire(why string) {
 	c.waiting = append(again, c.waiting...)
 	c.uncom = window{}
 	c.log, c.tail, c.rebuild, c.change = backlog{}, tailing{}, nil, nil
+	c.confirming = false // what was asked is answered to nobody
 	c.reads.requeue()
 	c.flushes.requeue()
 	c.loadLater()
@@ -423,6 +432,7 @@ func (c *Core) advance() {
 		c.pumpReads()
 		c.pumpFlushes()
 	}
+	c.askAboutBlanks()
 }
 
 // barrier is passed: a write quorum has the history and this epoch's start.

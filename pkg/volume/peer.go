@@ -46,6 +46,7 @@ type peer struct {
 	lease   Time // when the last answered ping was sent
 
 	syncedAt Time // when it was last seen in sync
+	asked    bool // blank, and the authority was asked since it said so
 
 	reason  replication.Code
 	text    string
@@ -84,7 +85,7 @@ func (c *Core) greet(p *peer) {
 	if p.conn == 0 {
 		return
 	}
-	p.state = greeting
+	p.state, p.asked = greeting, false
 	c.send(p, replication.Message{Type: replication.Hello, Volume: c.cfg.Volume, Replica: string(p.id), Size: c.cfg.Size})
 }
 
@@ -224,7 +225,7 @@ func (c *Core) onState(p *peer, m replication.Message) {
 		c.fail(p, replication.ErrForeign, fmt.Sprintf("its volume has %d bytes, not %d", m.Size, c.cfg.Size))
 	case p.state == greeting:
 		p.state = heard
-		if replication.Membership(m.Kind) == replication.Blank {
+		if p.blank() && !c.rec.Initialized {
 			c.format(p)
 		}
 	default:
@@ -232,8 +233,8 @@ func (c *Core) onState(p *peer, m replication.Message) {
 	}
 }
 
-// format has a blank replica make its extent. It is safe at any time: an
-// empty replica counts only in a volume that was never initialized.
+// format has a blank replica make its extent. Empty, it counts only in a volume
+// that was never initialized.
 func (c *Core) format(p *peer) {
 	p.state = greeting
 	c.send(p, replication.Message{Type: replication.Format, Size: c.cfg.Size})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/quorum"
@@ -119,10 +120,24 @@ func (c *Core) chosen(best *peer, unclean string) {
 	c.log = backlog{first: low + 1}
 	c.tail = tailing{from: best, next: low + 1}
 	c.phase = Tailing
+	c.waiting = append(c.flushes.lostWrites(c.last), c.waiting...)
 	if mutant.On(mutant.TailForgotten) {
 		c.last, c.commit = low, low
 		c.hist = extend(best.st.History.At(low), history.Entry{Epoch: c.rec.Epoch, First: low + 1})
 	}
+}
+
+// lostWrites are the writes that wait to be stable and that recovery has lost: they
+// are to be done again, or a later flush would acknowledge them.
+func (f *flushes) lostWrites(last history.Seq) (lost []*Request) {
+	f.waiting = slices.DeleteFunc(f.waiting, func(r *Request) bool {
+		if r.Op == block.OpFlush || r.seq <= last {
+			return false
+		}
+		lost = append(lost, r)
+		return true
+	})
+	return lost
 }
 
 // extend appends e, dropping the entries that never got an operation and, past

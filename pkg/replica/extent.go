@@ -27,7 +27,7 @@ type Extents struct {
 func ExtentName(id Identity) string { return id.Volume + "-" + id.Replica }
 
 // ExtentSize is the size of the extent for a volume of size bytes: ZFS keeps
-// labels, its own reserve (a 32nd) and metadata (a 64th, with 4 KiB records)
+// labels, its own reserve (a 32nd) and metadata (a 64th, with the smallest records)
 // beside the data, and needs room to write anew. Extents are thin.
 func ExtentSize(size uint64) uint64 {
 	const mib = 1 << 20

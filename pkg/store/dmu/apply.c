@@ -6,6 +6,7 @@
 #define	TX_OPS		64		/* at most in one transaction */
 #define	TX_BYTES	(1ULL << 20)	/* more than this only for one op */
 _Static_assert(TX_OPS <= 64, "a bit for each");
+#define	STEPS_MAX	64	/* of a free that does not look for data first */
 #define	FREE_AT_ONCE	(64ULL << 20)	/* unmapped in one transaction */
 
 /*
@@ -66,12 +67,33 @@ write_one(cask_vol *v, const op_t *op, int zeroes, dmu_tx_t *tx)
 	log_write(v, op->off, op->len, data, op->seq, tx);
 }
 
+/*
+ * Have what is written in part read, all of it at once: a transaction reads
+ * one block after the other.
+ */
+static void
+prefetch_partial(cask_vol *v, const op_t *ops, uint64_t n)
+{
+	for (uint64_t i = 0; n > 1 && i < n; i++) {
+		uint64_t off = ops[i].off, end = off + ops[i].len;
+		if (ops[i].len == 0)
+			continue;
+		if (off % v->block_size != 0)
+			dmu_prefetch(v->os, DATA_OBJ, 0, off, 1,
+			    ZIO_PRIORITY_SYNC_READ);
+		if (end % v->block_size != 0)
+			dmu_prefetch(v->os, DATA_OBJ, 0, end - 1, 1,
+			    ZIO_PRIORITY_SYNC_READ);
+	}
+}
+
 int
 apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block)
 {
 	uint64_t zeroes = 0;	/* a bit for each of at most TX_OPS */
 	dmu_tx_t *tx = dmu_tx_create(v->os);
 
+	prefetch_partial(v, ops, n);
 	for (uint64_t i = 0; i < n; i++) {
 		const op_t *op = &ops[i];
 		if (op->len == 0)
@@ -194,11 +216,20 @@ finish_free(cask_vol *v)
 	mark_t *m = mark_of(v);
 
 	uint64_t off = m->free_off, end = off + m->free_len, n;
+	int skip = m->free_len > STEPS_MAX * free_step(v, 0, UINT64_MAX);
 	int e = 0;
 
+	/* what is looked for is what is on the disk, and all of it */
+	if (skip)
+		txg_wait_synced(dmu_objset_pool(v->os), 0);
 	for (; off < end && e == 0; off += n) {
+		if (skip)
+			e = dnode_next_offset(v->dn, 0, &off, 1, 1, 0);
+		if (e == ESRCH || off >= end)
+			return (0);
 		n = free_step(v, off, end);
-		e = dmu_free_long_range(v->os, DATA_OBJ, off, n);
+		if (e == 0)
+			e = dmu_free_long_range(v->os, DATA_OBJ, off, n);
 	}
 	return (e);
 }

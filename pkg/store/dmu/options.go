@@ -10,7 +10,7 @@ import (
 // The bounds and defaults of Options.
 const (
 	DefaultPool      = "cask"
-	DefaultBlockSize = 4 << 10
+	DefaultBlockSize = 8 << 10
 	DefaultMemory    = 384 << 20
 	MinMemory        = 192 << 20
 	MinExtent        = 64 << 20

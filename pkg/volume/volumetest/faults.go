@@ -244,6 +244,21 @@ func (w *world) powerCut() {
 	w.cuts = append(w.cuts, w.now)
 }
 
+// noteCut notes that a write quorum has lost its memory, one after the other or
+// at once.
+func (w *world) noteCut() {
+	sys, err := w.systemOf(w.auth.record)
+	if err != nil {
+		return // the record is not made yet
+	}
+	lost := func(id quorum.ReplicaID) bool {
+		return slices.ContainsFunc(w.replicas, func(m *node) bool { return m.id == id && (m.lost || m.wiped) })
+	}
+	if w.opt.PowerCuts && sys.Write(lost) {
+		w.cuts = append(w.cuts, w.now)
+	}
+}
+
 // failDisk has a disk fail the next change, as one that is full does: the
 // replica ends and comes back.
 func (w *world) failDisk() {

@@ -108,6 +108,7 @@ func (n *node) crash() {
 		n.store = n.store.Crash(rand.New(rand.NewSource(n.w.rng.Int64())))
 	}
 	n.w.trace("%s crashes", n.id)
+	n.w.noteCut()
 	n.w.hangUpAll(n)
 }
 

@@ -55,7 +55,6 @@ func (d *Device) probe() error {
 		if err != nil {
 			return err
 		}
-		s.maxSN = p.Uint32(iscsi.AtMaxCmdSN)
 		if scsi.Status(p.Header[3]) != scsi.Good {
 			continue
 		}

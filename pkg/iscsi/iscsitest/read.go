@@ -35,10 +35,7 @@ func (s *Session) read() {
 func (s *Session) take(p *iscsi.PDU) error {
 	s.mu.Lock()
 	t := s.tags[p.ITT()]
-	if m := p.Uint32(iscsi.AtMaxCmdSN); iscsi.Serial(s.maxSN).Before(iscsi.Serial(m)) {
-		s.maxSN = m
-		s.room.Broadcast()
-	}
+	s.noteLocked(p)
 	s.mu.Unlock()
 	switch p.Opcode() {
 	case iscsi.OpDataIn:

@@ -218,7 +218,23 @@ func (s *Session) Recv() (*iscsi.PDU, []byte, error) {
 	if err := s.Reader.EndData(); err != nil {
 		return nil, nil, err
 	}
+	s.mu.Lock()
+	s.noteLocked(p)
+	s.mu.Unlock()
 	return p, data, nil
+}
+
+// Room is how many commands the target takes now: a test that sends more than
+// a few asks first, for what is outside of the window is ignored, and a gap
+// behind it ends the session.
+func (s *Session) Room() uint32 { return s.maxSN + 1 - s.CmdSN }
+
+// noteLocked notes the window that a PDU of the target tells.
+func (s *Session) noteLocked(p *iscsi.PDU) {
+	if m := p.Uint32(iscsi.AtMaxCmdSN); iscsi.Serial(s.maxSN).Before(iscsi.Serial(m)) {
+		s.maxSN = m
+		s.room.Broadcast()
+	}
 }
 
 // Command is a SCSI command as a test sends it.

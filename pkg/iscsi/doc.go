@@ -1,7 +1,7 @@
 // Package iscsi is the codec of iSCSI (RFC 7143): a Reader that takes PDUs off
 // a stream and checks them, a Batch that puts PDUs on one, and the text keys
-// of logins. It imports the standard library only; CDBs and sense data are
-// opaque bytes to it.
+// of logins. It imports the standard library and package pdu only; CDBs and
+// sense data are opaque bytes to it.
 //
 // A PDU, frozen, big endian, every part padded to four bytes:
 //
@@ -42,13 +42,9 @@ package iscsi
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 )
 
-var (
-	be         = binary.BigEndian
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-)
+var be = binary.BigEndian
 
 // Opcode is the type of a PDU, without the immediate bit.
 type Opcode uint8

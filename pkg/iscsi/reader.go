@@ -1,12 +1,12 @@
 package iscsi
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
+
+	"github.com/cask-storage/cask/pkg/pdu"
 )
 
 // Role says which side of a connection a Reader is on.
@@ -22,7 +22,7 @@ const (
 type Digests struct{ Header, Data bool }
 
 // ErrDataDigest says that data arrived damaged; the stream stays usable.
-var ErrDataDigest = errors.New("iSCSI: data digest does not match the data")
+var ErrDataDigest = pdu.ErrDataDigest
 
 // ErrHeaderDigest says that a header arrived damaged: nothing of the stream
 // can be relied on any more.
@@ -48,15 +48,11 @@ type Options struct {
 // DataLen bytes, is then taken with ReadData, after which EndData checks the
 // digest. What is not taken is skipped by the next Next.
 type Reader struct {
-	src     *bufio.Reader
+	in      pdu.Reader
 	opts    Options
 	digests Digests
 	pdu     PDU
 	ahs     [maxAHS + DigestSize]byte
-	tmp     [8]byte
-	left    uint32 // data not yet read
-	tail    uint32 // padding and digest behind it
-	crc     uint32
 }
 
 // PDU is a received PDU without its data. It is valid until the next Next.
@@ -67,7 +63,7 @@ type PDU struct {
 
 // NewReader makes a Reader of r, without digests.
 func NewReader(r io.Reader, o Options) *Reader {
-	return &Reader{src: bufio.NewReaderSize(r, max(o.Buffer, HeaderSize)), opts: o}
+	return &Reader{in: pdu.NewReader(r, max(o.Buffer, HeaderSize)), opts: o}
 }
 
 // SetDigests sets what was negotiated.
@@ -84,11 +80,11 @@ func (p *PDU) Fault(reason Reason, format string, args ...any) *Error {
 // Next skips what is left of the last PDU and reads the next header. At the
 // end of the stream, between two PDUs, the error is io.EOF.
 func (r *Reader) Next() (*PDU, error) {
-	if err := r.skip(); err != nil {
+	if err := r.in.Skip(); err != nil {
 		return nil, err
 	}
 	p := &r.pdu
-	if _, err := io.ReadFull(r.src, p.Header[:]); err != nil {
+	if err := r.in.Start(p.Header[:]); err != nil {
 		return nil, err
 	}
 	n := p.ahsLen()
@@ -98,12 +94,12 @@ func (r *Reader) Next() (*PDU, error) {
 		tail = DigestSize
 	}
 	if n+tail > 0 {
-		if err := r.full(r.ahs[:n+tail]); err != nil {
+		if err := r.in.Fill(r.ahs[:n+tail]); err != nil {
 			return nil, err
 		}
 	}
 	if r.digests.Header {
-		crc := crc32.Update(crc32.Checksum(p.Header[:], castagnoli), castagnoli, p.AHS)
+		crc := pdu.Sum(pdu.Sum(0, p.Header[:]), p.AHS)
 		if binary.LittleEndian.Uint32(r.ahs[n:]) != crc {
 			return nil, ErrHeaderDigest
 		}
@@ -111,10 +107,8 @@ func (r *Reader) Next() (*PDU, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	r.left, r.tail, r.crc = p.DataLen(), pad(p.DataLen()), 0
-	if r.digests.Data && r.left > 0 {
-		r.tail += DigestSize
-	}
+	n32 := p.DataLen()
+	r.in.Expect(pdu.Shape{Data: n32, Pad: pad(n32), Digest: r.digests.Data && n32 > 0})
 	return p, nil
 }
 
@@ -132,60 +126,8 @@ func (r *Reader) check() error {
 }
 
 // ReadData fills b with the next bytes of the PDU's data.
-func (r *Reader) ReadData(b []byte) error {
-	if uint32(len(b)) > r.left {
-		return fmt.Errorf("iSCSI: read of %d bytes of the %d that a PDU has left: %w", len(b), r.left, io.ErrShortBuffer)
-	}
-	if err := r.full(b); err != nil {
-		return err
-	}
-	r.left -= uint32(len(b))
-	if r.digests.Data {
-		r.crc = crc32.Update(r.crc, castagnoli, b)
-	}
-	return nil
-}
+func (r *Reader) ReadData(b []byte) error { return r.in.ReadData(b) }
 
 // EndData checks the digest after all data was read; ErrDataDigest leaves the
-// stream usable. It skips data that was not read, unchecked.
-func (r *Reader) EndData() error {
-	if r.left > 0 || r.tail == 0 {
-		return r.skip()
-	}
-	b := r.tmp[:r.tail]
-	if err := r.full(b); err != nil {
-		return err
-	}
-	r.tail = 0
-	if !r.digests.Data {
-		return nil
-	}
-	n := len(b) - DigestSize
-	if crc32.Update(r.crc, castagnoli, b[:n]) != binary.LittleEndian.Uint32(b[n:]) {
-		return ErrDataDigest
-	}
-	return nil
-}
-
-func (r *Reader) skip() error {
-	n := int(r.left + r.tail)
-	r.left, r.tail = 0, 0
-	if n == 0 {
-		return nil
-	}
-	_, err := r.src.Discard(n)
-	return truncated(err)
-}
-
-func (r *Reader) full(b []byte) error {
-	_, err := io.ReadFull(r.src, b)
-	return truncated(err)
-}
-
-// truncated turns the end of the stream within a PDU into an error.
-func truncated(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
+// stream usable. Data that was not read is skipped by Next, unchecked.
+func (r *Reader) EndData() error { return r.in.EndData() }

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/cask-storage/cask/pkg/accept"
 	"github.com/cask-storage/cask/pkg/replication"
 )
 
@@ -31,17 +33,30 @@ type Server struct {
 	tasks chan func()
 	logf  func(string, ...any)
 
-	connMu sync.Mutex
-	conns  map[net.Conn]bool
-	last   ConnID
+	conns *accept.Group[*conn]
+	last  ConnID // given in Group.Open, one at a time
 }
+
+// conn is a target's connection.
+type conn struct {
+	nc      net.Conn
+	id      ConnID
+	greeted atomic.Bool
+}
+
+// Settled reports whether the peer speaks our protocol.
+func (c *conn) Settled() bool { return c.greeted.Load() }
+
+// Abort closes the socket; the reader finds out.
+func (c *conn) Abort() { c.nc.Close() }
 
 // NewServer opens the replica; cfg.Run is the Server's own.
 func NewServer(cfg Config) *Server {
-	s := &Server{tasks: make(chan func(), 256), conns: map[net.Conn]bool{}, logf: cfg.Logf}
+	s := &Server{tasks: make(chan func(), 256), logf: cfg.Logf}
 	if s.logf == nil {
 		s.logf = func(string, ...any) {}
 	}
+	s.conns = accept.NewGroup[*conn](accept.Config{Name: "replica", Logf: s.logf, Most: maxConns})
 	cfg.Run = func(f func()) { s.tasks <- f }
 	s.core = Open(cfg)
 	s.logf("open: %v", s.core)
@@ -72,15 +87,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		})
 	}
 	wg.Go(func() { // ends with ctx
-		<-ctx.Done()
-		l.Close()
-		s.closeAll()
-	})
-	wg.Go(func() { // ends with ctx
 		s.watch(ctx)
 		cancel()
 	})
-	err := s.accept(ctx, l, &wg)
+	err := s.conns.Serve(ctx, l, accept.Handler[*conn]{Open: s.open, Run: s.serve})
 	cancel()
 	wg.Wait()
 	close(s.tasks)
@@ -110,76 +120,38 @@ func (s *Server) watch(ctx context.Context) {
 	}
 }
 
-func (s *Server) accept(ctx context.Context, l net.Listener, wg *sync.WaitGroup) error {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("accept connections of targets: %w", err)
-		}
-		id, ok := s.add(c)
-		if !ok || ctx.Err() != nil {
-			s.logf("connection from %v refused: %d are open", c.RemoteAddr(), maxConns)
-			s.remove(c)
-			continue
-		}
-		wg.Go(func() { // ends with its connection, which ctx closes
-			s.serve(c, id)
-			s.remove(c)
-		})
-	}
-}
-
-func (s *Server) add(c net.Conn) (ConnID, bool) {
-	s.connMu.Lock()
-	defer s.connMu.Unlock()
+func (s *Server) open(nc net.Conn) *conn {
 	s.last++
-	s.conns[c] = true
-	return s.last, len(s.conns) <= maxConns
-}
-
-func (s *Server) remove(c net.Conn) {
-	c.Close()
-	s.connMu.Lock()
-	defer s.connMu.Unlock()
-	delete(s.conns, c)
-}
-
-func (s *Server) closeAll() {
-	s.connMu.Lock()
-	defer s.connMu.Unlock()
-	for c := range s.conns {
-		c.Close()
-	}
+	return &conn{nc: nc, id: s.last}
 }
 
 // serve runs one connection: a reader (this goroutine), a worker that obeys
 // in order, and a writer.
-func (s *Server) serve(c net.Conn, id ConnID) {
+func (s *Server) serve(ctx context.Context, c *conn) {
+	defer context.AfterFunc(ctx, c.Abort)()
+	defer c.nc.Close()
 	in, out := newQueue(inboxBytes), newQueue(outBytes)
 	var worker, writer sync.WaitGroup
 	writer.Go(func() { // ends when out is closed, or writing fails
-		write(c, out)
-		c.Close()
+		write(c.nc, out)
+		c.nc.Close()
 	})
 	worker.Go(func() { // ends when in is closed
-		s.work(id, in, out)
+		s.work(c.id, in, out)
 		out.close()
 	})
-	if err := s.read(c, id, in, out); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.EOF) {
-		s.logf("connection %d from %v: %v", id, c.RemoteAddr(), err)
+	if err := s.read(c, in, out); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.EOF) {
+		s.logf("connection %d from %v: %v", c.id, c.nc.RemoteAddr(), err)
 	}
 	in.close()
 	worker.Wait()
 	writer.Wait()
 }
 
-func (s *Server) read(c net.Conn, id ConnID, in, out *queue) error {
-	r := bufio.NewReaderSize(c, 256<<10)
+func (s *Server) read(c *conn, in, out *queue) error {
+	r := bufio.NewReaderSize(c.nc, 256<<10)
 	head := make([]byte, len(replication.Preamble))
-	if err := c.SetReadDeadline(time.Now().Add(idle)); err != nil {
+	if err := c.nc.SetReadDeadline(time.Now().Add(idle)); err != nil {
 		return err
 	}
 	if _, err := io.ReadFull(r, head); err != nil {
@@ -188,15 +160,16 @@ func (s *Server) read(c net.Conn, id ConnID, in, out *queue) error {
 	if string(head) != replication.Preamble {
 		return fmt.Errorf("it does not speak this version of the replication protocol: %w", replication.ErrFrame)
 	}
+	c.greeted.Store(true)
 	for in.room() && out.room() {
-		if err := c.SetReadDeadline(time.Now().Add(idle)); err != nil {
+		if err := c.nc.SetReadDeadline(time.Now().Add(idle)); err != nil {
 			return err
 		}
 		m, err := replication.ReadMessage(r)
 		if err != nil {
 			return err
 		}
-		if m.Type == replication.Ping && s.core.Current(id) {
+		if m.Type == replication.Ping && s.core.Current(c.id) {
 			// A lease must not wait behind a slow transaction group.
 			out.put(replication.Message{Type: replication.Pong, ID: m.ID})
 			continue

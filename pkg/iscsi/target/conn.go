@@ -64,8 +64,11 @@ func newConn(t *Target, nc net.Conn) *conn {
 	return c
 }
 
-// abort closes the socket; the reader finds out and cleans up.
-func (c *conn) abort() { _ = c.nc.Close() }
+// Abort closes the socket; the reader finds out and cleans up.
+func (c *conn) Abort() { _ = c.nc.Close() }
+
+// Settled reports whether a login succeeded.
+func (c *conn) Settled() bool { return c.full.Load() }
 
 // errLoggedOut ends a connection in good order.
 var errLoggedOut = errors.New("logged out")
@@ -291,7 +294,7 @@ func (c *conn) watchPing(now time.Time) {
 		c.signal()
 	case since(now, sent) > lim.PingAnswer:
 		c.t.cfg.Logf("iscsi target: %v has been silent for %v: closing", c.nc.RemoteAddr(), silent.Round(time.Second))
-		c.abort()
+		c.Abort()
 	}
 }
 

@@ -52,6 +52,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cask-storage/cask/pkg/accept"
 	"github.com/cask-storage/cask/pkg/scsi"
 )
 
@@ -68,15 +69,12 @@ var errRemoved = errors.New("the node was removed")
 
 // Target is a network entity that serves nodes.
 type Target struct {
-	cfg     Config
-	closed  chan struct{}
-	serving sync.WaitGroup // Serve calls
-	now     atomic.Int64   // nanoseconds, advanced by the watchers
+	cfg   Config
+	conns *accept.Group[*conn]
+	now   atomic.Int64 // nanoseconds, advanced by Target.enforce
 
 	mu       sync.Mutex
-	isClosed bool
 	nodes    map[string]*node
-	conns    map[*conn]struct{}
 	sessions map[sessionKey]*session
 	lastTSIH uint16
 }
@@ -96,8 +94,9 @@ func New(cfg Config) (*Target, error) {
 	if cfg.Auth == nil {
 		cfg.Auth = func(string, string) *Auth { return nil }
 	}
-	t := &Target{cfg: cfg, closed: make(chan struct{}), nodes: map[string]*node{},
-		conns: map[*conn]struct{}{}, sessions: map[sessionKey]*session{}}
+	t := &Target{cfg: cfg, nodes: map[string]*node{}, sessions: map[sessionKey]*session{},
+		conns: accept.NewGroup[*conn](accept.Config{Name: "iscsi target", Logf: cfg.Logf,
+			Most: cfg.Limits.Connections, Closed: ErrClosed, Interval: tickInterval})}
 	t.now.Store(time.Now().UnixNano())
 	return t, nil
 }
@@ -111,7 +110,7 @@ func (t *Target) AddNode(n Node) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.isClosed:
+	case t.conns.Closed():
 		return ErrClosed
 	case t.nodes[n.Name] != nil:
 		return fmt.Errorf("iscsi target: node %q is served already", n.Name)
@@ -205,13 +204,7 @@ func (t *Target) Sessions() []SessionInfo {
 // Close ends all Serve calls and waits for them. See the package
 // documentation about stalled Devices.
 func (t *Target) Close() error {
-	t.mu.Lock()
-	if !t.isClosed {
-		t.isClosed = true
-		close(t.closed)
-	}
-	t.mu.Unlock()
-	t.serving.Wait()
+	t.conns.Close()
 	return nil
 }
 

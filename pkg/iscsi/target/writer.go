@@ -42,7 +42,7 @@ func (c *conn) write() {
 			}
 			if err := w.send(cmds, u); err != nil {
 				c.stop()
-				c.abort()
+				c.Abort()
 				<-c.quit
 				return
 			}

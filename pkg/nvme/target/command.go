@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/nvme"
 	"github.com/cask-storage/cask/pkg/nvme/blockstatus"
 )
@@ -57,9 +58,9 @@ type command struct {
 	room   uint32 // bytes that are held for it beyond its capsule
 	got    uint32 // of the H2CData; of a copy's source
 	turn   uint32 // of a copy: source ranges read
-	buf    *buffer
+	buf    *buffer.Buffer
 	// scratch is memory for the device's side of a compare or copy.
-	scratch *buffer
+	scratch *buffer.Buffer
 	pair    *pair
 	vec     [1][]byte
 	status  nvme.Status
@@ -84,7 +85,7 @@ func (cmd *command) reset(sqe *[nvme.CommandSize]byte) {
 }
 
 // data is the command's buffer.
-func (cmd *command) data() []byte { return cmd.buf.b }
+func (cmd *command) data() []byte { return cmd.buf.B }
 
 // fail sets the status, to be sent with complete.
 func (cmd *command) fail(s nvme.Status) *command {
@@ -155,7 +156,7 @@ func (cmd *command) Enter() { cmd.conn.server.again(cmd) }
 func (cmd *command) submit(op block.Op, e block.Extent) {
 	var b []byte
 	if cmd.buf != nil {
-		b = cmd.buf.b
+		b = cmd.buf.B
 	}
 	cmd.submitWith(op, e, b)
 }
@@ -193,7 +194,7 @@ func (cmd *command) done(r *block.Request, err error) {
 
 // compare holds the device's data against the host's.
 func (cmd *command) compare() nvme.Status {
-	if !bytes.Equal(cmd.buf.b, cmd.scratch.b) {
+	if !bytes.Equal(cmd.buf.B, cmd.scratch.B) {
 		return nvme.CompareFailure | nvme.DNR
 	}
 	return nvme.Success

@@ -31,8 +31,7 @@ type conn struct {
 	qid      nvme.QID
 	noSQFlow bool
 
-	order     uint64      // of accepting
-	connected atomic.Bool // its queue is, or it was told to go
+	connected atomic.Bool // its queue is
 
 	// The reader's own.
 	fusing *pair              // whose first command was the last to come
@@ -58,9 +57,9 @@ type conn struct {
 	why     error  // first reason to close
 }
 
-func newConn(s *server, nc net.Conn) *conn {
+func newConn(t *Target, s *server, nc net.Conn) *conn {
 	return &conn{
-		t: s.t, server: s, nc: nc, align: 4, depth: 1, cancel: func() {},
+		t: t, server: s, nc: nc, align: 4, depth: 1, cancel: func() {},
 		rd: tcp.NewReader(nc, tcp.Options{
 			Role: tcp.Controller, MaxCapsule: adminCapsule, MaxData: maxH2CData, Buffer: readBuffer,
 		}),
@@ -68,8 +67,11 @@ func newConn(s *server, nc net.Conn) *conn {
 	}
 }
 
-// abort closes the socket; the reader finds out and cleans up.
-func (c *conn) abort() { _ = c.nc.Close() }
+// Abort closes the socket; the reader finds out and cleans up.
+func (c *conn) Abort() { _ = c.nc.Close() }
+
+// Settled reports whether its queue is connected.
+func (c *conn) Settled() bool { return c.connected.Load() }
 
 // leave ends the association because the device is not to be used any more.
 func (c *conn) leave(why error) {
@@ -77,7 +79,7 @@ func (c *conn) leave(why error) {
 		ctrl.kill(why)
 		return
 	}
-	c.abort()
+	c.Abort()
 }
 
 func (c *conn) controller() *controller {
@@ -100,7 +102,7 @@ func (c *conn) admin() *controller {
 // when both have ended and the devices have completed what was submitted.
 func (c *conn) serve(ctx context.Context) {
 	c.ctx, c.cancel = context.WithCancel(ctx)
-	stop := context.AfterFunc(ctx, c.abort)
+	stop := context.AfterFunc(ctx, c.Abort)
 	defer stop()
 	err := c.handshake()
 	started := err == nil

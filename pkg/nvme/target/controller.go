@@ -71,7 +71,7 @@ func (ctrl *controller) kill(why error) {
 		ctrl.sub.t.cfg.Logf("nvme target: host %s: association %d closed: %v", ctrl.hostNQN, ctrl.id, why)
 	}
 	for _, c := range ctrl.conns {
-		c.abort()
+		c.Abort()
 	}
 	ctrl.aers = nil
 }
@@ -173,7 +173,7 @@ func (ctrl *controller) propertySet(p nvme.PropertyParams) nvme.Status {
 	if was&nvme.CCEnable != 0 && ctrl.cc&nvme.CCEnable == 0 {
 		for q, c := range ctrl.conns {
 			if q != 0 {
-				c.abort()
+				c.Abort()
 			}
 		}
 		ctrl.aers, ctrl.asyncConfig, ctrl.due, ctrl.masked = nil, 0, 0, 0

@@ -3,6 +3,7 @@ package target
 import (
 	"errors"
 
+	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/nvme"
 	"github.com/cask-storage/cask/pkg/nvme/tcp"
 )
@@ -31,7 +32,7 @@ func (c *conn) onCommand(p *tcp.PDU) error {
 		cmd.room += cmd.length
 		return c.admitted(cmd)
 	}
-	cmd.buf = getBuffer(int(cmd.length))
+	cmd.buf = buffer.Get(int(cmd.length))
 	if err := c.rd.ReadData(cmd.data()); err != nil {
 		return err
 	}
@@ -72,12 +73,12 @@ func (c *conn) arrived(cmd *command) error {
 // reader, or by the writer for a command that had to wait.
 func (c *conn) start(cmd *command) error {
 	if cmd.extra > 0 {
-		cmd.scratch = getBuffer(int(cmd.extra))
+		cmd.scratch = buffer.Get(int(cmd.extra))
 	}
 	if cmd.buf != nil || cmd.length == 0 {
 		return c.arrived(cmd)
 	}
-	cmd.buf = getBuffer(int(cmd.length))
+	cmd.buf = buffer.Get(int(cmd.length))
 	if cmd.dir == toHost {
 		return c.dispatch(cmd)
 	}

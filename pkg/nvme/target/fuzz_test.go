@@ -206,9 +206,7 @@ func play(p *pipes, in []byte) {
 func settled(t testing.TB, tgt *Target) {
 	t.Helper()
 	for start := time.Now(); ; time.Sleep(20 * time.Microsecond) {
-		tgt.mu.Lock()
-		conns := len(tgt.conns)
-		tgt.mu.Unlock()
+		conns := tgt.conns.Len()
 		if conns == 0 && len(tgt.Associations()) == 0 {
 			break
 		}

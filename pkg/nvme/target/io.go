@@ -205,7 +205,7 @@ func (cmd *command) readScratch(then step) {
 		cmd.end(s)
 		return
 	}
-	cmd.submitWith(block.OpRead, e, cmd.scratch.b)
+	cmd.submitWith(block.OpRead, e, cmd.scratch.B)
 }
 
 // runDSM unmaps the ranges if deallocation is asked for; the other attributes
@@ -256,7 +256,7 @@ func (cmd *command) copyNext() {
 			return
 		}
 		cmd.step = only
-		cmd.submitWith(block.OpWrite, e, cmd.scratch.b[:cmd.got])
+		cmd.submitWith(block.OpWrite, e, cmd.scratch.B[:cmd.got])
 		return
 	}
 	r, err := nvme.DecodeCopyRange(cmd.data()[cmd.turn*nvme.CopyRangeSize:])
@@ -268,12 +268,12 @@ func (cmd *command) copyNext() {
 	switch {
 	case !s.OK():
 		cmd.end(s)
-	case e.Len > uint64(len(cmd.scratch.b))-uint64(cmd.got):
+	case e.Len > uint64(len(cmd.scratch.B))-uint64(cmd.got):
 		cmd.end(nvme.CommandSizeLimit | nvme.DNR)
 	case !cmd.ns.allows(cmd.conn.ctrl.hostID, reservation.Read):
 		cmd.end(nvme.ReservationConflict | nvme.DNR)
 	default:
-		b := cmd.scratch.b[cmd.got:][:e.Len]
+		b := cmd.scratch.B[cmd.got:][:e.Len]
 		cmd.got += uint32(e.Len)
 		cmd.turn++
 		cmd.step = copying

@@ -63,6 +63,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cask-storage/cask/pkg/accept"
 	"github.com/cask-storage/cask/pkg/nvme"
 )
 
@@ -78,17 +79,13 @@ var (
 type Target struct {
 	cfg       Config
 	discovery *subsystem
-	closed    chan struct{}
-	serving   sync.WaitGroup // Serve calls
-	now       atomic.Int64   // nanoseconds, advanced by the watchers
-	held      atomic.Int64   // bytes of data held for all connections
+	conns     *accept.Group[*conn]
+	now       atomic.Int64 // nanoseconds, advanced by Target.enforce
+	held      atomic.Int64 // bytes of data held for all connections
 
 	mu         sync.Mutex
-	isClosed   bool
 	subsystems map[string]*subsystem
 	generation uint64 // of the discovery log
-	conns      map[*conn]struct{}
-	order      uint64 // of the connection accepted last
 }
 
 // New makes a Target that serves nothing yet.
@@ -112,8 +109,9 @@ func New(cfg Config) (*Target, error) {
 		cfg.Admit = func(context.Context, string) error { return nil }
 	}
 	t := &Target{
-		cfg: cfg, closed: make(chan struct{}),
-		subsystems: map[string]*subsystem{}, conns: map[*conn]struct{}{},
+		cfg: cfg, subsystems: map[string]*subsystem{},
+		conns: accept.NewGroup[*conn](accept.Config{Name: "nvme target", Logf: cfg.Logf,
+			Most: cfg.Limits.Connections, Closed: ErrClosed, Interval: tickInterval}),
 	}
 	t.now.Store(time.Now().UnixNano())
 	var err error
@@ -144,7 +142,7 @@ func (t *Target) add(s *subsystem) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.isClosed:
+	case t.conns.Closed():
 		return ErrClosed
 	case t.subsystems[s.NQN] != nil:
 		return fmt.Errorf("nvme target: subsystem %q is served already", s.NQN)
@@ -265,13 +263,7 @@ func (t *Target) Associations() []Association {
 // Close ends all Serve calls and waits for them. See the package
 // documentation about stalled Devices.
 func (t *Target) Close() error {
-	t.mu.Lock()
-	if !t.isClosed {
-		t.isClosed = true
-		close(t.closed)
-	}
-	t.mu.Unlock()
-	t.serving.Wait()
+	t.conns.Close()
 	return nil
 }
 

@@ -34,7 +34,7 @@ func (c *conn) write() {
 			}
 			if err := w.send(cmds); err != nil {
 				c.stop()
-				c.abort()
+				c.Abort()
 				<-c.quit
 				return
 			}
@@ -97,8 +97,8 @@ func (w *writer) answer(cmd *command) {
 		if c.noSQFlow && cmd.result == 0 {
 			flags |= tcp.FlagSuccess
 		}
-		cmd.vec[0] = cmd.buf.b
-		w.batch.C2HData(tcp.Transfer{CCCID: uint16(cmd.sqe.CID()), Len: uint32(len(cmd.buf.b))}, flags, cmd.vec[:])
+		cmd.vec[0] = cmd.buf.B
+		w.batch.C2HData(tcp.Transfer{CCCID: uint16(cmd.sqe.CID()), Len: uint32(len(cmd.buf.B))}, flags, cmd.vec[:])
 		if flags&tcp.FlagSuccess != 0 {
 			return
 		}
@@ -125,14 +125,9 @@ func (w *writer) flush() error {
 		return err
 	}
 	for _, cmd := range w.sent {
-		if cmd.buf != nil {
-			cmd.buf.free()
-			cmd.buf = nil
-		}
-		if cmd.scratch != nil {
-			cmd.scratch.free()
-			cmd.scratch = nil
-		}
+		cmd.buf.Free()
+		cmd.scratch.Free()
+		cmd.buf, cmd.scratch = nil, nil
 	}
 	w.release()
 	for i, cmd := range w.started {

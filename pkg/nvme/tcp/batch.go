@@ -2,46 +2,33 @@ package tcp
 
 import (
 	"fmt"
-	"hash/crc32"
 	"io"
-	"net"
+
+	"github.com/cask-storage/cask/pkg/pdu"
 )
 
-// batchArena is the room for headers of one Batch, bytes; a PDU takes at most
-// maxPDUHeader of it, its digests and padding included.
-const (
-	batchArena   = 16 << 10
-	maxPDUHeader = 256 + DigestSize
-	// batchData is how much data a Batch takes before it is Full.
-	batchData = 1 << 20
-)
+// maxPDUHeader is the most a PDU takes besides its data, padding and digests
+// included, bytes.
+const maxPDUHeader = 256 + DigestSize
 
-// Batch collects PDUs and writes them with as few system calls as it can.
-// Headers are built in memory of its own; data is only referred to, and must
-// not change until Flush returns.
+// Batch collects PDUs and writes them with as few system calls as it can. Data
+// is only referred to, and must not change until Flush returns.
 type Batch struct {
 	Digests Digests
 	// Align is the alignment of data the peer asked for, bytes; at least 4.
 	Align uint32
 
-	arena []byte // fixed capacity: slices of it stay valid
-	iov   net.Buffers
-	tmp   net.Buffers
-	data  int
+	out pdu.Batch
 }
 
 // NewBatch makes an empty Batch without digests.
-func NewBatch() *Batch {
-	return &Batch{Align: 4, arena: make([]byte, 0, batchArena)}
-}
+func NewBatch() *Batch { return &Batch{Align: 4, out: pdu.NewBatch(maxPDUHeader)} }
 
 // Full reports whether the Batch must be flushed before more is added.
-func (b *Batch) Full() bool {
-	return cap(b.arena)-len(b.arena) < maxPDUHeader || b.data >= batchData
-}
+func (b *Batch) Full() bool { return b.out.Full() }
 
 // Empty reports whether there is nothing to flush.
-func (b *Batch) Empty() bool { return len(b.iov) == 0 }
+func (b *Batch) Empty() bool { return b.out.Empty() }
 
 // Command adds a CapsuleCmd with in-capsule data, if any.
 func (b *Batch) Command(sqe *[SQESize]byte, data [][]byte) {
@@ -102,7 +89,7 @@ func (b *Batch) header(c common, n uint32) []byte {
 			c.PLen += DigestSize
 		}
 	}
-	p := b.grow(int(size))
+	p := b.out.Grow(int(size))
 	putCommon(p, c)
 	return p
 }
@@ -111,52 +98,23 @@ func (b *Batch) header(c common, n uint32) []byte {
 func (b *Batch) finish(p []byte, data [][]byte) {
 	hlen, flags := p[2], Flags(p[1])
 	if flags&FlagHDGST != 0 {
-		le.PutUint32(p[hlen:], crc32.Checksum(p[:hlen], castagnoli))
+		le.PutUint32(p[hlen:], pdu.Sum(0, p[:hlen]))
 	}
 	var crc uint32
 	for _, d := range data {
-		if len(d) == 0 {
-			continue
-		}
-		b.iov = append(b.iov, d)
-		b.data += len(d)
+		b.out.Refer(d)
 		if flags&FlagDDGST != 0 {
-			crc = crc32.Update(crc, castagnoli, d)
+			crc = pdu.Sum(crc, d)
 		}
 	}
 	if flags&FlagDDGST != 0 {
-		le.PutUint32(b.grow(DigestSize), crc)
+		b.out.Digest(crc)
 	}
-}
-
-// grow adds n zeroed bytes of arena to the output, extending the last slice
-// when it is the neighbour.
-func (b *Batch) grow(n int) []byte {
-	at := len(b.arena)
-	b.arena = b.arena[:at+n]
-	p := b.arena[at : at+n : at+n]
-	clear(p)
-	if last := len(b.iov) - 1; last >= 0 && at > 0 {
-		if l := b.iov[last]; len(l) > 0 && &l[len(l)-1] == &b.arena[at-1] {
-			start := at - len(l)
-			b.iov[last] = b.arena[start : at+n : at+n]
-			return p
-		}
-	}
-	b.iov = append(b.iov, p)
-	return p
 }
 
 // Flush writes everything added and empties the Batch.
 func (b *Batch) Flush(w io.Writer) error {
-	if len(b.iov) == 0 {
-		return nil
-	}
-	b.tmp = b.iov
-	_, err := b.tmp.WriteTo(w)
-	clear(b.iov)
-	b.iov, b.arena, b.data = b.iov[:0], b.arena[:0], 0
-	if err != nil {
+	if err := b.out.Flush(w); err != nil {
 		return fmt.Errorf("NVMe/TCP: write: %w", err)
 	}
 	return nil

@@ -1,7 +1,7 @@
 // Package tcp is the codec of the NVMe/TCP transport (NVM Express TCP
 // Transport Specification 1.0): a Reader that takes PDUs off a stream and
 // checks them, and a Batch that puts PDUs on one. It imports the standard
-// library only; SQEs and CQEs are opaque bytes to it.
+// library and package pdu only; SQEs and CQEs are opaque bytes to it.
 //
 // Every PDU begins with the common header, frozen, little endian:
 //
@@ -32,12 +32,9 @@ package tcp
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 )
 
 var le = binary.LittleEndian
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Type is the type of a PDU.
 type Type uint8

@@ -1,11 +1,10 @@
 package tcp
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
+
+	"github.com/cask-storage/cask/pkg/pdu"
 )
 
 // Role says which side of a connection a Reader is on.
@@ -30,7 +29,7 @@ func (r Role) accepts(t Type) bool {
 
 // ErrDataDigest says that data arrived damaged. It concerns one command, not
 // the connection.
-var ErrDataDigest = errors.New("NVMe/TCP: data digest does not match the data")
+var ErrDataDigest = pdu.ErrDataDigest
 
 // Options of a Reader. What is negotiated later is set with Reader.Negotiated.
 type Options struct {
@@ -44,15 +43,12 @@ type Options struct {
 // DataLen bytes, is then taken with ReadData, after which EndData checks the
 // digest. What is not taken is skipped by the next Next.
 type Reader struct {
-	src     *bufio.Reader
+	in      pdu.Reader
 	opts    Options
 	digests Digests
 	align   uint32 // data alignment we asked for, bytes
 	pdu     PDU
 	buf     [maxHeader + DigestSize]byte
-	left    uint32 // data not yet read
-	tail    bool   // a data digest follows
-	crc     uint32
 }
 
 // PDU is a received PDU without its data. It is valid until the next Next.
@@ -65,7 +61,7 @@ type PDU struct {
 
 // NewReader makes a Reader of r.
 func NewReader(r io.Reader, o Options) *Reader {
-	return &Reader{src: bufio.NewReaderSize(r, max(o.Buffer, maxHeader)), opts: o, align: 4}
+	return &Reader{in: pdu.NewReader(r, max(o.Buffer, maxHeader)), opts: o, align: 4}
 }
 
 // Negotiated sets what ICReq and ICResp agreed on.
@@ -78,10 +74,10 @@ func (r *Reader) SetMaxCapsule(n uint32) { r.opts.MaxCapsule = n }
 // error is an *Error when the peer broke the protocol, else one of reading.
 // At the end of the stream, between two PDUs, it is io.EOF.
 func (r *Reader) Next() (*PDU, error) {
-	if err := r.skip(); err != nil {
+	if err := r.in.Skip(); err != nil {
 		return nil, err
 	}
-	if _, err := io.ReadFull(r.src, r.buf[:CommonSize]); err != nil {
+	if err := r.in.Start(r.buf[:CommonSize]); err != nil {
 		return nil, err
 	}
 	c := getCommon(r.buf[:])
@@ -92,7 +88,7 @@ func (r *Reader) Next() (*PDU, error) {
 	if c.Flags&FlagHDGST != 0 {
 		n += DigestSize
 	}
-	if err := r.full(r.buf[CommonSize:n]); err != nil {
+	if err := r.in.Fill(r.buf[CommonSize:n]); err != nil {
 		return nil, err
 	}
 	if c.Flags&FlagHDGST != 0 {
@@ -106,22 +102,23 @@ func (r *Reader) Next() (*PDU, error) {
 // begin sets up the data part of a PDU whose header took n bytes.
 func (r *Reader) begin(c common, n uint32) (*PDU, error) {
 	r.pdu = PDU{Type: c.Type, Flags: c.Flags, raw: r.buf[:c.HLen]}
-	r.left, r.tail, r.crc = 0, false, 0
+	var s pdu.Shape
 	if c.PLen > n {
 		start := n
 		if c.Type != TypeH2CTermReq && c.Type != TypeC2HTermReq {
 			start = uint32(c.PDO)
 		}
-		if _, err := r.src.Discard(int(start - n)); err != nil {
-			return nil, truncated(err)
+		if err := r.in.Discard(start - n); err != nil {
+			return nil, err
 		}
-		r.left = c.PLen - start
+		s.Data = c.PLen - start
 		if c.Flags&FlagDDGST != 0 {
-			r.left -= DigestSize
-			r.tail = true
+			s.Data -= DigestSize
+			s.Digest = true
 		}
 	}
-	r.pdu.DataLen = r.left
+	r.in.Expect(s)
+	r.pdu.DataLen = s.Data
 	return &r.pdu, r.checkTransfer()
 }
 
@@ -222,7 +219,7 @@ func (r *Reader) checkLength(c common) error {
 
 func (r *Reader) checkHeaderDigest(hlen int) error {
 	got := le.Uint32(r.buf[hlen:])
-	if want := crc32.Checksum(r.buf[:hlen], castagnoli); got != want {
+	if want := pdu.Sum(0, r.buf[:hlen]); got != want {
 		e := r.fault(FESHeaderDigest, got, "received %#08x, computed %#08x", got, want)
 		e.Header = append([]byte(nil), r.buf[:hlen]...)
 		return e
@@ -241,62 +238,11 @@ func (p *PDU) Fault(f FES, fei uint32, format string, args ...any) *Error {
 }
 
 // ReadData fills b with the next bytes of the PDU's data.
-func (r *Reader) ReadData(b []byte) error {
-	if uint32(len(b)) > r.left {
-		return fmt.Errorf("NVMe/TCP: read of %d bytes of the %d that a PDU has left: %w", len(b), r.left, io.ErrShortBuffer)
-	}
-	if err := r.full(b); err != nil {
-		return err
-	}
-	r.left -= uint32(len(b))
-	if r.tail {
-		r.crc = crc32.Update(r.crc, castagnoli, b)
-	}
-	return nil
-}
+func (r *Reader) ReadData(b []byte) error { return r.in.ReadData(b) }
 
 // EndData checks the digest after all data was read; ErrDataDigest leaves the
 // stream usable.
-func (r *Reader) EndData() error {
-	if r.left != 0 || !r.tail {
-		return nil
-	}
-	var b [DigestSize]byte
-	if err := r.full(b[:]); err != nil {
-		return err
-	}
-	r.tail = false
-	if le.Uint32(b[:]) != r.crc {
-		return ErrDataDigest
-	}
-	return nil
-}
-
-func (r *Reader) skip() error {
-	n := int(r.left)
-	if r.tail {
-		n += DigestSize
-	}
-	r.left, r.tail = 0, false
-	if n == 0 {
-		return nil
-	}
-	_, err := r.src.Discard(n)
-	return truncated(err)
-}
-
-func (r *Reader) full(b []byte) error {
-	_, err := io.ReadFull(r.src, b)
-	return truncated(err)
-}
-
-// truncated turns the end of the stream within a PDU into an error.
-func truncated(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
+func (r *Reader) EndData() error { return r.in.EndData() }
 
 // IC decodes an ICReq or ICResp.
 func (p *PDU) IC() IC {

@@ -141,7 +141,9 @@ func TestOutOfOrderIsRefused(t *testing.T) {
 		"far read":  {Type: replication.Read, Epoch: 1, Extent: block.Extent{Off: size - 512, Len: 4096}},
 		"begin":     {Type: replication.Begin, Epoch: 1, Seq: 2, History: history.History{{Epoch: 1, First: 1}}},
 		"adopt":     {Type: replication.Adopt, Epoch: 1, History: history.History{{Epoch: 1, First: 1}, {Epoch: 2, First: 2}}},
-		"rebuild":   {Type: replication.Rebuild, Epoch: 1, Base: 4, Seq: 9},
+		"rebuild":   {Type: replication.Rebuild, Epoch: 1, Base: 4, Seq: 9, History: history.History{{Epoch: 1, First: 1}}},
+		"resume":    {Type: replication.Rebuild, Epoch: 1, Base: 3, Seq: 9, History: history.History{{Epoch: 1, First: 1}}, Extent: block.Extent{Len: 4096}},
+		"copied":    {Type: replication.Copied, Epoch: 1, Extent: block.Extent{Len: 4096}},
 	} {
 		r := member(t, &disk{}, 3)
 		got, ok := r.say(1, m)
@@ -157,7 +159,7 @@ func TestOutOfOrderIsRefused(t *testing.T) {
 func TestRebuildDoesNotCountUntilBegin(t *testing.T) {
 	d := &disk{}
 	r := member(t, d, 3)
-	r.must(1, replication.Extents, replication.Message{Type: replication.Rebuild, Epoch: 1, ID: 5, Base: 2, Seq: 9})
+	r.must(1, replication.Extents, replication.Message{Type: replication.Rebuild, Epoch: 1, ID: 5, Base: 2, Seq: 9, History: history.History{{Epoch: 1, First: 1}}})
 	r.must(1, replication.Applied, apply(1, 10, 7))
 	r = newRig(t, d)
 	st := r.must(1, replication.State, hello(2))
@@ -233,5 +235,36 @@ func TestLongestHistory(t *testing.T) {
 	}
 	if _, err := r.marshal(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRebuildIsBrokenOff: a replica that comes back says how far it was
+// brought, as of which operation, and goes on from there only.
+func TestRebuildIsBrokenOff(t *testing.T) {
+	d := &disk{}
+	r := member(t, d, 3)
+	h := history.History{{Epoch: 1, First: 1}}
+	r.must(1, replication.Extents, replication.Message{Type: replication.Rebuild, Epoch: 1, ID: 5, Base: 2, Seq: 9, History: h})
+	r.must(1, replication.Done, replication.Message{Type: replication.Copied, Epoch: 1, ID: 6, Extent: block.Extent{Len: 8192}})
+	r.must(1, replication.Applied, apply(1, 10, 7))
+	d.s = d.s.Clone()
+	r = newRig(t, d)
+	st := r.must(1, replication.State, hello(2))
+	if st.Extent.Len != 8192 || st.Mark != 10 || st.Floor != 10 || st.Seq != 2 {
+		t.Fatalf("after it was broken off: %+v", st)
+	}
+	h = append(h, history.Entry{Epoch: 2, First: 11})
+	again := replication.Message{Type: replication.Rebuild, Epoch: 2, ID: 5, Base: 2, Seq: 20, History: h, Extent: block.Extent{Len: 8192}, Floor: 10}
+	for _, bad := range []replication.Message{{Extent: block.Extent{Len: 12288}, Floor: 10}, {Extent: block.Extent{Len: 8192}, Floor: 11}} {
+		m := again
+		m.Extent, m.Floor = bad.Extent, bad.Floor
+		r.must(1, replication.Refused, m)
+	}
+	r.must(1, replication.Extents, again)
+	r.must(1, replication.Applied, apply(2, 21, 7))
+	d.s = d.s.Clone()
+	r = newRig(t, d)
+	if st := r.must(1, replication.State, hello(3)); st.Extent.Len != 8192 || st.Mark != 21 || st.Floor != 10 {
+		t.Fatalf("broken off before what changed was copied again: %+v", st)
 	}
 }

@@ -85,6 +85,8 @@ func (c *Core) one(conn ConnID, m *replication.Message, reply Reply) bool {
 		return c.begin(m, reply)
 	case replication.Rebuild:
 		return c.rebuild(m, reply)
+	case replication.Copied:
+		return c.copied(m, reply)
 	case replication.Changed:
 		c.changed(m.ID, m.Base, reply)
 	case replication.Flush:
@@ -164,7 +166,8 @@ func (c *Core) begin(m *replication.Message, reply Reply) bool {
 	if m.Seq != c.applied || m.History.Last() != m.Epoch || (!rebuilt && !c.consistent(m.History)) {
 		return c.bad(m, reply)
 	}
-	c.rec.History, c.rec.Membership, c.rec.Suspect, c.rec.Base = m.History, replication.Member, false, 0
+	c.rec.History, c.rec.Membership, c.rec.Suspect = m.History, replication.Member, false
+	c.rec.Base, c.rec.Copied, c.rec.Floor, c.rec.Exact = 0, 0, 0, false
 	return c.recorded(m, reply)
 }
 
@@ -185,37 +188,6 @@ func (c *Core) bad(m *replication.Message, reply Reply) bool {
 	c.cfg.Logf("refused: %s", text)
 	reply(c.refuse(m, replication.ErrRequest, text))
 	return false
-}
-
-// rebuild gives up being a prefix: first that is recorded, then the mark moves.
-func (c *Core) rebuild(m *replication.Message, reply Reply) bool {
-	most := c.applied
-	if c.rec.Membership == replication.Rebuilding {
-		most = c.rec.Base
-	}
-	if m.Base > most {
-		return c.bad(m, reply)
-	}
-	if c.rec.Membership != replication.Rebuilding {
-		c.rec.History = c.rec.History.At(m.Base)
-	}
-	c.rec.Membership, c.rec.Base, c.rec.Suspect = replication.Rebuilding, m.Base, false
-	var err error
-	if !mutant.On(mutant.RebuildUnmarked) {
-		err = c.persist()
-	}
-	if err == nil {
-		err = c.store.Apply([]store.Op{{Kind: store.Rebase, Seq: m.Seq, Base: m.Base}})
-	}
-	if err != nil {
-		c.setFailed(fmt.Errorf("start of the rebuild: %w", err))
-		reply(c.state())
-		return false
-	}
-	c.tail.clear()
-	c.setApplied(m.Seq)
-	c.changed(m.ID, m.Base, reply)
-	return true
 }
 
 func (c *Core) setApplied(s history.Seq) {

@@ -25,6 +25,12 @@ type record struct {
 	History    history.History        `json:"history,omitempty"`
 	// Base is the last operation known to be common while Rebuilding.
 	Base history.Seq `json:"base,omitempty"`
+	// Copied is how far, in bytes, a rebuild has come: the content below it
+	// differs from History at the mark only in what changed after Floor, or
+	// in nothing when Exact.
+	Copied uint64      `json:"copied,omitempty"`
+	Floor  history.Seq `json:"floor,omitempty"`
+	Exact  bool        `json:"exact,omitempty"`
 	// Running is set while a process has the store open: found set at
 	// start, the process before lost its memory.
 	Running bool `json:"running,omitempty"`

@@ -197,10 +197,10 @@ func (c *Core) state() replication.Message {
 	if c.rec.Suspect {
 		m.Flags |= replication.FlagSuspect
 	}
-	if c.rec.Membership == replication.Rebuilding {
-		m.Seq = c.rec.Base
-	}
 	m.History = c.rec.History.At(m.Seq)
+	if c.rec.Membership == replication.Rebuilding {
+		c.rebuildState(&m)
+	}
 	if c.store != nil {
 		m.Size = c.store.Info().Size
 	}

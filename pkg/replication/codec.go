@@ -76,7 +76,9 @@ func appendMeta(b []byte, m *Message) ([]byte, error) {
 	}
 	b = le.AppendUint64(b, uint64(m.Promised))
 	b = le.AppendUint64(b, uint64(m.Tail))
-	return le.AppendUint64(b, m.Size), nil
+	b = le.AppendUint64(b, m.Size)
+	b = le.AppendUint64(b, uint64(m.Floor))
+	return le.AppendUint64(b, uint64(m.Mark)), nil
 }
 
 // Decode reads one frame that fills b. The message's data aliases b.
@@ -168,6 +170,7 @@ func decodeMeta(b []byte, m *Message) error {
 		}
 	}
 	m.Promised, m.Tail, m.Size = history.Epoch(c.u64()), history.Seq(c.u64()), c.u64()
+	m.Floor, m.Mark = history.Seq(c.u64()), history.Seq(c.u64())
 	if c.short || len(c.b) != 0 || (len(m.History) > 0 && !m.History.Valid()) {
 		return fmt.Errorf("meta part of %v: %w", m.Type, ErrFrame)
 	}

@@ -19,6 +19,8 @@ func samples() []Message {
 		{Type: Begin, Epoch: 4, Seq: 899, History: h},
 		{Type: State, Kind: uint8(Member), Flags: FlagSuspect, Promised: 4, Seq: 899, Tail: 800, History: h, Text: "x"},
 		{Type: Extents, ID: 3, Extents: []block.Extent{{Off: 0, Len: 8192}, {Off: 1 << 20, Len: 4096}}},
+		{Type: State, Kind: uint8(Rebuilding), Promised: 4, Seq: 10, Base: 10, History: h, Extent: block.Extent{Len: 1 << 20}, Floor: 700, Mark: 901},
+		{Type: Copied, Epoch: 4, ID: 11, Extent: block.Extent{Len: 1 << 20}},
 		{Type: Done, ID: 8, Code: ErrNoSpace, Text: "pool is full"},
 	}
 }

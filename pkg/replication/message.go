@@ -22,7 +22,7 @@
 //
 // The meta part, present in the types that need it: volume, replica and text
 // (u16 length, bytes), history (u16 count, 16 bytes each), extents (u32 count,
-// 16 bytes each), promised, tail and size (u64 each).
+// 16 bytes each), promised, tail, size, floor and mark (u64 each).
 //
 // # Concurrency
 //
@@ -38,7 +38,7 @@ import (
 )
 
 // Preamble opens a connection; the last byte is the protocol's version.
-const Preamble = "CASKREP\x01"
+const Preamble = "CASKREP\x02"
 
 // Bounds of what a peer can make the other side hold.
 const (
@@ -48,7 +48,7 @@ const (
 	MaxText    = 512      // bytes of each text
 
 	headerSize = 64
-	maxMeta    = 3*(2+MaxText) + 2 + MaxHistory*16 + 4 + MaxExtents*16 + 24
+	maxMeta    = 3*(2+MaxText) + 2 + MaxHistory*16 + 4 + MaxExtents*16 + 40
 	MaxFrame   = headerSize + maxMeta + MaxData
 )
 
@@ -66,23 +66,25 @@ const (
 	Read                    // Extent → Data
 	Tail                    // the recent operation Seq → TailOp
 	Ping                    // → Pong if the epoch still stands
-	Rebuild                 // stop counting; Base is common, ops follow from Seq+1 → Extents
+	Rebuild                 // stop counting; Base is common, ops of History follow from Seq+1 → Extents
 	Changed                 // what changed after Base → Extents
 	Copy                    // unnumbered content: Extent, Data (none: zeroes) → Done
 
-	State     // all about the replica
-	Refused   // the request's epoch is superseded (Promised), or the connection is
-	Done      // of the request ID, with Code
-	Applied   // everything up to Seq
-	Data      // of the Read ID, at Seq or later
-	TailOp    // of the Tail ID
-	Pong      // of the Ping ID
-	Extents   // of the Changed or Rebuild ID
+	State   // all about the replica
+	Refused // the request's epoch is superseded (Promised), or the connection is
+	Done    // of the request ID, with Code
+	Applied // everything up to Seq
+	Data    // of the Read ID, at Seq or later
+	TailOp  // of the Tail ID
+	Pong    // of the Ping ID
+	Extents // of the Changed or Rebuild ID
+
+	Copied    // request: the content up to Extent's end is that of this place of the stream, remember it → Done
 	typeCount = iota + 1
 )
 
 var typeNames = [...]string{"?", "Hello", "Format", "Adopt", "Begin", "Apply", "Flush", "Read", "Tail", "Ping",
-	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents"}
+	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Copied"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) {
@@ -173,6 +175,11 @@ type Message struct {
 	Promised              history.Epoch
 	Tail                  history.Seq // lowest operation the tail still has
 	Size                  uint64      // bytes of the volume
+	// Floor and Mark, with Extent, say in the State of a Rebuilding replica,
+	// and in the Rebuild that goes on from there, how far an earlier rebuild
+	// came: the content up to Extent's end differs from the history only in
+	// what changed after Floor; History holds up to Mark (State only).
+	Floor, Mark history.Seq
 }
 
 // Op is the store operation of an Apply or TailOp.

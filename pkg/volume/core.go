@@ -39,11 +39,12 @@ type Bounds struct {
 	BacklogBytes int // operations kept for replicas that are behind
 	BacklogOps   int
 	CopyChunk    uint64 // bytes that a rebuild moves at once
+	CopyNote     uint64 // bytes that a rebuild broken off may have to move again
 }
 
 // DefaultBounds are those of every target outside the simulator.
 func DefaultBounds() Bounds {
-	return Bounds{WindowBytes: 8 << 20, WindowOps: 1024, BacklogBytes: 16 << 20, BacklogOps: 4096, CopyChunk: 256 << 10}
+	return Bounds{WindowBytes: 8 << 20, WindowOps: 1024, BacklogBytes: 16 << 20, BacklogOps: 4096, CopyChunk: 256 << 10, CopyNote: 128 << 20}
 }
 
 // Config is what does not change while a target runs.

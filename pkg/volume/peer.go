@@ -121,7 +121,7 @@ func (c *Core) lose(p *peer, why string) {
 	if rb := c.rebuild; rb != nil {
 		if rb.to == p {
 			c.rebuild = nil
-		} else if rb.from == p && rb.stableID != 0 {
+		} else if rb.from == p && rb.to.state != rebuilding {
 			c.rebuild = nil
 		} else if rb.from == p {
 			rb.lostSource()
@@ -286,6 +286,7 @@ func (c *Core) onDone(p *peer, m replication.Message) {
 			c.fail(p, m.Code, "it could not flush: "+m.Text)
 			return
 		}
+		c.rebuild.stableID = 0
 		c.giveUp(c.rebuild)
 	}
 }

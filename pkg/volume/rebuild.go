@@ -16,22 +16,20 @@ import (
 // receives every new operation meanwhile; a chunk is read from the source and
 // sent at one place in that stream, and writes to it wait for that moment.
 type rebuild struct {
-	to, from  *peer  // from is nil while there is no source
-	stableID  uint64 // of the Flush that comes before to gives up its prefix
-	base      history.Seq
-	start     history.Seq // the stream begins after it
-	listID    uint64      // of the request for the replica's own list
-	sourceID  uint64      // of the request for the source's
-	mine      []block.Extent
-	theirs    []block.Extent
-	haveMine  bool
-	haveTheir bool
-	todo      []block.Extent // nil until both lists are there
-	planned   bool
-	chunk     uint64 // bytes
-	chunks    []*chunk
-	total     uint64
-	copied    uint64
+	to, from *peer  // from is nil while there is no source
+	stableID uint64 // of the Flush that comes before to gives up its prefix
+	base     history.Seq
+	resume   resumption
+	start    history.Seq // the stream begins after it
+	lists    [listKinds]list
+	todo     []block.Extent // nil until all lists are there
+	planned  bool
+	chunk    uint64 // bytes
+	chunks   []*chunk
+	total    uint64
+	copied   uint64
+	noted    uint64 // of copied, when the replica last noted it
+	noteID   uint64 // of the Copied under way
 }
 
 type chunkState uint8
@@ -57,7 +55,8 @@ func (c *Core) copying(e block.Extent) bool {
 
 // lostSource takes back what the source was asked.
 func (rb *rebuild) lostSource() {
-	rb.from, rb.sourceID = nil, 0
+	rb.from = nil
+	rb.lists[theirs].id, rb.lists[theirsLow].id = 0, 0
 	for _, k := range rb.chunks {
 		if k.state == reading {
 			k.state = draining
@@ -71,7 +70,7 @@ func (c *Core) advanceRebuild() {
 		c.startRebuild()
 	}
 	rb := c.rebuild
-	if rb == nil || rb.to.begin != 0 || rb.stableID != 0 {
+	if rb == nil || rb.to.begin != 0 || rb.to.state != rebuilding {
 		return
 	}
 	if rb.from == nil {
@@ -80,11 +79,11 @@ func (c *Core) advanceRebuild() {
 	if rb.from == nil {
 		return
 	}
-	if !rb.haveTheir && rb.sourceID == 0 && rb.from.acked >= rb.start {
-		rb.sourceID = c.id()
-		c.send(rb.from, replication.Message{Type: replication.Changed, ID: rb.sourceID, Base: rb.base})
+	if rb.from.acked >= rb.start {
+		c.ask(rb.from, theirs, rb.base)
+		c.ask(rb.from, theirsLow, rb.resume.floor)
 	}
-	if rb.haveMine && rb.haveTheir {
+	if rb.listed() {
 		rb.plan(c.cfg.Size, c.cfg.Bounds.CopyChunk)
 		c.copyChunks(rb)
 	}
@@ -106,17 +105,24 @@ func (c *Core) startRebuild() {
 	if to == nil || from == nil {
 		return
 	}
-	c.rebuild = &rebuild{to: to, from: from, stableID: c.id()}
+	c.rebuild = &rebuild{to: to, from: from, stableID: c.id(), base: c.common(to), resume: c.resumption(to)}
 	c.send(from, replication.Message{Type: replication.Flush, ID: c.rebuild.stableID})
+	c.ask(to, own, c.rebuild.resume.common)
 }
 
 // giveUp has the replica stop being a member: what it may be the other copy of
-// is stable on the source by now.
+// is stable on the source by now, and what it did alone is known.
 func (c *Core) giveUp(rb *rebuild) {
-	rb.stableID = 0
-	rb.base, rb.start, rb.listID = c.common(rb.to), c.last, c.id()
+	if rb.stableID != 0 || !rb.lists[own].have {
+		return
+	}
+	rb.start, rb.lists[mine].id = c.last, c.id()
 	rb.to.state, rb.to.sent, rb.to.acked = rebuilding, c.last, c.last
-	c.send(rb.to, replication.Message{Type: replication.Rebuild, ID: rb.listID, Base: rb.base, Seq: rb.start})
+	m := replication.Message{Type: replication.Rebuild, ID: rb.lists[mine].id, Base: rb.base, Seq: rb.start, History: c.hist}
+	if !rb.resume.diverged || mutant.On(mutant.ResumeInTwo) {
+		m.Extent.Len, m.Floor = rb.resume.copied, rb.resume.floor
+	}
+	c.send(rb.to, m)
 }
 
 // rank orders replicas for being rebuilt: voters first, then by what their
@@ -148,48 +154,6 @@ func (c *Core) source() *peer {
 	return nil
 }
 
-func (c *Core) onExtents(p *peer, m replication.Message) {
-	rb := c.rebuild
-	switch {
-	case rb == nil:
-	case p == rb.to && m.ID == rb.listID && m.Code == replication.OK:
-		rb.mine, rb.haveMine = m.Extents, true
-	case p == rb.from && m.ID == rb.sourceID && m.Code == replication.OK:
-		rb.theirs, rb.haveTheir = m.Extents, true
-	case p == rb.to && m.ID == rb.listID, p == rb.from && m.ID == rb.sourceID:
-		text := fmt.Sprintf("replica %s cannot list what changed: %s", p.id, m.Text)
-		c.fail(rb.to, m.Code, text)
-	}
-}
-
-// plan unites the two lists.
-func (rb *rebuild) plan(size, chunk uint64) {
-	if rb.planned {
-		return
-	}
-	rb.planned, rb.chunk = true, chunk
-	if mutant.On(mutant.OwnTailForgotten) {
-		rb.mine = nil
-	}
-	all := append(rb.mine, rb.theirs...)
-	rb.mine, rb.theirs = nil, nil
-	slices.SortFunc(all, func(a, b block.Extent) int { return cmp.Compare(a.Off, b.Off) })
-	for _, e := range all {
-		if e.Off >= size {
-			continue
-		}
-		e.Len = min(e.Len, size-e.Off)
-		if n := len(rb.todo); n > 0 && e.Off <= rb.todo[n-1].End() {
-			rb.todo[n-1].Len = max(rb.todo[n-1].End(), e.End()) - rb.todo[n-1].Off
-		} else {
-			rb.todo = append(rb.todo, e)
-		}
-	}
-	for _, e := range rb.todo {
-		rb.total += e.Len
-	}
-}
-
 // next cuts the next chunk off the plan.
 func (rb *rebuild) next() *chunk {
 	e := &rb.todo[0]
@@ -202,7 +166,7 @@ func (rb *rebuild) next() *chunk {
 }
 
 func (c *Core) copyChunks(rb *rebuild) {
-	for len(rb.chunks) < copyDepth && len(rb.todo) > 0 {
+	for !c.note(rb) && len(rb.chunks) < copyDepth && len(rb.todo) > 0 {
 		rb.chunks = append(rb.chunks, rb.next())
 	}
 	for _, k := range rb.chunks {
@@ -250,6 +214,10 @@ func (c *Core) chunkRead(p *peer, m replication.Message) {
 // copied notes that a chunk has arrived.
 func (c *Core) copied(m replication.Message) {
 	rb := c.rebuild
+	if m.ID == rb.noteID {
+		rb.noteID = 0
+		return
+	}
 	for i, k := range rb.chunks {
 		if k.state == copying && k.id == m.ID {
 			rb.copied += k.extent.Len

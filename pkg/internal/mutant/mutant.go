@@ -60,5 +60,12 @@ const (
 	LevelUnsaid     // a change of level is not recorded
 	StaleAnswer     // the answer to a swap of an epoch given up is taken for the next one's
 
+	// Rebuilds that go on where they were (pkg/volume, resume.go).
+	ResumeStale    // what changed meanwhile is not copied again
+	ResumeOwn      // what only the returning replica did meanwhile is not copied again
+	ResumeInFlight // chunks that have not arrived count as copied
+	ResumeExact    // what was copied before counts as equal before it was brought up to date
+	ResumeInTwo    // a diverged replica keeps what it had copied before that was made good
+
 	Count
 )

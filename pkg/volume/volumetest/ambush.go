@@ -152,6 +152,50 @@ func (w *world) ambushRebuild(n *node, k *conn) {
 	})
 }
 
+// ambushCopied is called when replica n is told how far it was brought: soon
+// one of those that take part in the rebuild goes, or n cannot be reached, and
+// writes go on.
+func (w *world) ambushCopied(n *node, k *conn) {
+	if w.healing || !w.ambushes || w.chance(0.4) {
+		return
+	}
+	w.after(w.between(0, 25*ms), func() {
+		if w.healing {
+			return
+		}
+		switch w.rng.IntN(5) {
+		case 0:
+			w.hangUp(k)
+			n.isolated = true
+			w.after(w.between(0, 3000*ms), func() { n.isolated = false })
+		case 1:
+			w.newest().kill()
+			w.another()
+		case 2:
+			if m := w.anyNode(); w.mayLose(m) {
+				m.crash()
+				w.after(w.between(0, 1000*ms), m.start)
+			}
+		case 3:
+			// It has what no other has when the next target takes over.
+			for _, m := range w.replicas {
+				if m != n {
+					k.t.cut[m.id] = toNode
+				}
+			}
+			w.after(w.between(5*ms, 100*ms), func() {
+				k.t.kill()
+				w.another()
+			})
+		case 4:
+			if w.mayLose(n) {
+				n.crash()
+				w.after(w.between(0, 1000*ms), n.start)
+			}
+		}
+	})
+}
+
 // ambushChange is called when a target asks for a change of its record: soon
 // another one takes over, before or after the change was stored and the old one
 // heard of it, and some replicas are away.

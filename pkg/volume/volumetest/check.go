@@ -62,6 +62,7 @@ func (w *world) result() Result {
 	for _, n := range w.replicas {
 		res.Crashes += n.crashes
 		res.Rebuilds += n.rebuilds
+		res.Resumed += n.resumed
 	}
 	return res
 }

@@ -202,7 +202,7 @@ func (w *world) fewLostOf(n *node, r volume.Record) bool {
 	return !sys.Write(func(id quorum.ReplicaID) bool {
 		for _, m := range w.replicas {
 			if m.id == id {
-				return m == n || m.wiped || (m.lost && !w.opt.PowerCuts)
+				return m == n || m.wiped || m.failing || (m.lost && !w.opt.PowerCuts)
 			}
 		}
 		return false
@@ -263,7 +263,7 @@ func (w *world) noteCut() {
 // replica ends and comes back.
 func (w *world) failDisk() {
 	n := w.anyNode()
-	if n.up && n.store != nil && w.mayLose(n) {
+	if n.up && n.store != nil && w.fewLost(n) {
 		n.failing, n.lost = true, true
 		n.store.Inject([]memstore.Call{memstore.Apply, memstore.SetMeta}[w.rng.IntN(2)], 1+w.rng.IntN(3), store.ErrNoSpace)
 		w.trace("%s has a failing disk", n.id)

@@ -57,6 +57,11 @@ var mutants = []struct {
 	{mutant.DoubtForgotten, "DoubtForgotten", "5 compare-and-swap under the epoch", []uint64{8, 9, 10}, nil, true},
 	{mutant.TwoChanges, "TwoChanges", "5 voters change one at a time", []uint64{8, 9, 10}, nil, false},
 	{mutant.LevelUnsaid, "LevelUnsaid", "3 the quorum is that of the record", []uint64{8, 9, 10}, nil, false},
+	{mutant.ResumeStale, "ResumeStale", "8 resumable: what changed meanwhile", []uint64{0, 1, 2, 3}, []string{"rebuild", "crash", "kill", "disk"}, false},
+	{mutant.ResumeOwn, "ResumeOwn", "8 resumable: on both sides", []uint64{0, 1, 2, 3}, []string{"rebuild", "split", "kill", "disk"}, false},
+	{mutant.ResumeInFlight, "ResumeInFlight", "8 resumable: what has arrived", []uint64{0, 1, 2, 3}, []string{"rebuild", "crash", "kill", "disk"}, false},
+	{mutant.ResumeExact, "ResumeExact", "8 resumable: made good first", []uint64{0, 1, 2, 3}, []string{"rebuild", "crash", "kill", "disk"}, false},
+	{mutant.ResumeInTwo, "ResumeInTwo", "8 resumable: a diverged replica", []uint64{0, 1, 2, 3}, []string{"rebuild", "split", "kill", "disk"}, false},
 	{mutant.StaleAnswer, "StaleAnswer", "2 an epoch is acquired before it is used", nil, nil, true},
 }
 

@@ -30,6 +30,7 @@ type node struct {
 	shadow   shadow
 	crashes  int
 	rebuilds int
+	resumed  int // of them, that went on where an earlier one was
 }
 
 func newNode(w *world, id quorum.ReplicaID) *node {
@@ -154,9 +155,15 @@ func (w *world) hangUpAll(n *node) {
 
 func (n *node) handle(k *conn, m replication.Message) {
 	w := n.w
-	if m.Type == replication.Rebuild {
+	switch m.Type {
+	case replication.Rebuild:
 		n.rebuilds++
+		if m.Extent.Len > 0 {
+			n.resumed++
+		}
 		w.ambushRebuild(n, k)
+	case replication.Copied:
+		w.ambushCopied(n, k)
 	}
 	ok := n.core.Handle(k.replyConn(), []replication.Message{m}, func(r replication.Message) { w.send(k, &k.toTgt, r) })
 	if m.Type == replication.Begin && ok {

@@ -79,7 +79,7 @@ const (
 )
 
 // The bounds, small enough that runs pass them: window < backlog < tail.
-var bounds = volume.Bounds{WindowOps: 24, WindowBytes: 24 * blockSize, BacklogOps: 60, BacklogBytes: 60 * blockSize, CopyChunk: 4 * blockSize}
+var bounds = volume.Bounds{WindowOps: 24, WindowBytes: 24 * blockSize, BacklogOps: 60, BacklogBytes: 60 * blockSize, CopyChunk: 2 * blockSize, CopyNote: 4 * blockSize}
 
 const tailOps = 100
 
@@ -137,8 +137,8 @@ type span struct{ call, ret volume.Time }
 
 // Result is what a run was like.
 type Result struct {
-	Ops, Targets, Crashes, Rebuilds, Events int
-	Unjudged                                int // blocks whose history had too many explanations to try
+	Ops, Targets, Crashes, Rebuilds, Resumed, Events int
+	Unjudged                                         int // blocks whose history had too many explanations to try
 }
 
 // Add sums results.
@@ -147,6 +147,7 @@ func (r *Result) Add(o Result) {
 	r.Targets += o.Targets
 	r.Crashes += o.Crashes
 	r.Rebuilds += o.Rebuilds
+	r.Resumed += o.Resumed
 	r.Events += o.Events
 	r.Unjudged += o.Unjudged
 }

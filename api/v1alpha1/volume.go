@@ -147,6 +147,11 @@ type VolumeStatus struct {
 	// Voters are the replicas that count.
 	// +optional
 	Voters []string `json:"voters,omitempty"`
+	// Reservations are those that hosts asked to survive a restart of the
+	// target, in the form of its frontend. Only the Holder writes them.
+	// +optional
+	// +kubebuilder:validation:MaxLength=65536
+	Reservations string `json:"reservations,omitempty"`
 	// State sums the conditions up.
 	State string `json:"state,omitempty"`
 	// InSync is "in sync/replicas" for people.

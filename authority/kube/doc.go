@@ -1,7 +1,7 @@
 // Package kube connects a target to its Volume in a cluster: it keeps the
-// volume's record in the Volume's status (volume.Authority), reports what the
-// target sees (target.Reporter), and admits the hosts of the one attachment the
-// Volume names (target.Access).
+// volume's record in the Volume's status (volume.Authority), and the reservations
+// of its hosts (target.Keeper), reports what the target sees (target.Reporter),
+// and admits the hosts of the one attachment the Volume names (target.Access).
 //
 // Every write is an update of the status that carries the resourceVersion it was
 // decided on, so it takes effect on exactly the state that was read or not at

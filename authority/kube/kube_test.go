@@ -375,3 +375,41 @@ func FuzzParseHostNQN(f *testing.F) {
 		}
 	})
 }
+
+// TestKeep: reservations are written under the holder's name, in one update
+// with the check of it, whoever else writes the status at that moment.
+func TestKeep(t *testing.T) {
+	f := newFake()
+	v := open(f, "pod-1", "n0")
+	if err := v.Keep(t.Context(), "pod-1", []byte("early")); !errors.Is(err, volume.ErrSuperseded) {
+		t.Errorf("before the epoch is ours: %v", err)
+	}
+	acquire(t, v)
+	f.before = func() {
+		f.before = nil
+		f.edit(func(v *v1alpha1.Volume) { v.Status.State = "Elsewhere" })
+	}
+	if err := v.Keep(t.Context(), "pod-1", []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if s := f.status(); s.Reservations != "one" || s.State != "Elsewhere" {
+		t.Errorf("status %+v", s)
+	}
+	other := open(f, "pod-2", "n1")
+	f.before = func() { // takes over between the read and the write
+		f.before = nil
+		acquire(t, other)
+	}
+	if err := v.Keep(t.Context(), "pod-1", []byte("stale")); !errors.Is(err, volume.ErrSuperseded) {
+		t.Errorf("superseded meanwhile: %v", err)
+	}
+	if b, err := other.Kept(t.Context()); err != nil || string(b) != "one" {
+		t.Errorf("kept %q, %v", b, err)
+	}
+	if err := other.Keep(t.Context(), "pod-2", make([]byte, target.MaxKept+1)); !errors.Is(err, target.ErrTooLarge) {
+		t.Errorf("more than the bound: %v", err)
+	}
+	if err := other.Keep(t.Context(), "pod-2", nil); err != nil || f.status().Reservations != "" {
+		t.Errorf("nothing to keep: %v, %+v", err, f.status())
+	}
+}

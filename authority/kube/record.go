@@ -7,10 +7,14 @@ import (
 	"github.com/cask-storage/cask/api/v1alpha1"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/target"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
-var _ volume.Authority = (*Volume)(nil)
+var (
+	_ volume.Authority = (*Volume)(nil)
+	_ target.Keeper    = (*Volume)(nil)
+)
 
 // Load reads the record from the API server itself.
 func (v *Volume) Load(ctx context.Context) (volume.Record, error) {
@@ -54,6 +58,32 @@ func (v *Volume) CompareAndSwap(ctx context.Context, old, next volume.Record) er
 	v.holder = next.Holder
 	v.publishedLocked(attachment)
 	return nil
+}
+
+// Kept reads status.reservations from the API server itself.
+func (v *Volume) Kept(ctx context.Context) ([]byte, error) {
+	obj, err := v.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []byte(obj.Status.Reservations), nil
+}
+
+// Keep writes status.reservations, in an update of a version that holder holds.
+func (v *Volume) Keep(ctx context.Context, holder string, b []byte) error {
+	if len(b) > target.MaxKept {
+		return target.ErrTooLarge
+	}
+	return v.update(ctx, func(obj *v1alpha1.Volume) error {
+		if obj.Status.Holder != holder {
+			return fmt.Errorf("volume %s is held by %q: %w", v.o.Volume, obj.Status.Holder, volume.ErrSuperseded)
+		}
+		if obj.Status.Reservations == string(b) {
+			return errUnchanged
+		}
+		obj.Status.Reservations = string(b)
+		return nil
+	})
 }
 
 func recordOf(obj *v1alpha1.Volume) volume.Record {

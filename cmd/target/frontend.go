@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,42 +14,45 @@ import (
 	iscsitarget "github.com/cask-storage/cask/pkg/iscsi/target"
 	"github.com/cask-storage/cask/pkg/nvme"
 	nvmetarget "github.com/cask-storage/cask/pkg/nvme/target"
+	"github.com/cask-storage/cask/pkg/scsi/lun"
 	"github.com/cask-storage/cask/pkg/target"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
 // frontend serves the volume to hosts. A target has one: reservations and
-// compare-and-write are atomic among the hosts of one frontend only.
+// compare-and-write hold among the hosts of one frontend only.
 type frontend interface {
 	Serve(ctx context.Context, l net.Listener) error
 	Recheck(ctx context.Context) error
 }
 
-// listenFrontend makes the frontend and its listener.
-func (o options) listenFrontend(t *target.Target, a access) (frontend, net.Listener, error) {
-	var f frontend
-	var err error
-	addr, speaks := ":4420", "NVMe/TCP"
-	switch o.frontend {
-	case "nvme":
-		f, err = o.nvme(t, a)
-	case "iscsi":
-		addr, speaks = ":3260", "iSCSI"
-		f, err = o.iscsi(t, a)
-	default:
-		err = fmt.Errorf("--frontend %q is neither nvme nor iscsi", o.frontend)
-	}
+// defaults of the frontends there are.
+var frontends = map[string]struct{ addr, speaks string }{
+	"nvme":  {":4420", "NVMe/TCP"},
+	"iscsi": {":3260", "iSCSI"},
+}
+
+// listen makes the frontend's listener.
+func (o options) listen() (net.Listener, error) {
+	f := frontends[o.frontend]
+	l, err := net.Listen("tcp", cmp.Or(o.addr, f.addr))
 	if err != nil {
-		return nil, nil, err
+		return nil, fmt.Errorf("listen for %s hosts: %w", f.speaks, err)
 	}
-	if o.listen != "" {
-		addr = o.listen
-	}
-	l, err := net.Listen("tcp", addr)
+	return l, nil
+}
+
+// makeFrontend makes the frontend of a target that has acquired its epoch,
+// with the reservations that its hosts left behind.
+func (p parts) makeFrontend(ctx context.Context) (frontend, error) {
+	state, err := p.reservations.load(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("listen for %s hosts: %w", speaks, err)
+		return nil, err
 	}
-	return f, l, nil
+	if p.frontend == "iscsi" {
+		return p.iscsi(unitKeeper{p.reservations, state, context.WithoutCancel(ctx)})
+	}
+	return p.nvme(nvmetarget.Reservations{State: state, Keep: p.reservations.keep})
 }
 
 // identity of the volume's content, the same for ever.
@@ -56,25 +60,26 @@ func (o options) identity() uuid.UUID {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(volume.SubsystemNQN(o.volume)))
 }
 
-func (o options) nvme(t *target.Target, a access) (frontend, error) {
+func (p parts) nvme(r nvmetarget.Reservations) (frontend, error) {
 	cfg := nvmetarget.Config{Logf: log.Printf}
-	if a != nil {
-		cfg.Admit = admitter(a, nvmetarget.ErrNotAdmitted)
+	if p.access != nil {
+		cfg.Admit = admitter(p.access, nvmetarget.ErrNotAdmitted)
 	}
 	front, err := nvmetarget.New(cfg)
 	if err != nil {
 		return nil, err
 	}
 	return front, front.AddSubsystem(nvmetarget.Subsystem{
-		NQN:        volume.SubsystemNQN(o.volume),
-		Namespaces: []nvmetarget.Namespace{{ID: volume.NSID, Device: t.Device(), UUID: nvme.UUID(o.identity())}},
+		NQN: volume.SubsystemNQN(p.volume),
+		Namespaces: []nvmetarget.Namespace{{ID: volume.NSID, Device: p.target.Device(),
+			UUID: nvme.UUID(p.identity()), Reservations: r}},
 	})
 }
 
-func (o options) iscsi(t *target.Target, a access) (frontend, error) {
+func (p parts) iscsi(k lun.Keeper) (frontend, error) {
 	cfg := iscsitarget.Config{Logf: log.Printf}
-	if a != nil {
-		ask := admitter(a, iscsitarget.ErrNotAdmitted)
+	if p.access != nil {
+		ask := admitter(p.access, iscsitarget.ErrNotAdmitted)
 		cfg.Admit = func(ctx context.Context, initiator, _ string) error { return ask(ctx, initiator) }
 	}
 	front, err := iscsitarget.New(cfg)
@@ -82,8 +87,8 @@ func (o options) iscsi(t *target.Target, a access) (frontend, error) {
 		return nil, err
 	}
 	return front, front.AddNode(iscsitarget.Node{
-		Name: volume.NodeName(o.volume), Alias: o.volume,
-		Units: []iscsitarget.Unit{{LUN: 0, Device: t.Device(), UUID: o.identity()}},
+		Name: volume.NodeName(p.volume), Alias: p.volume,
+		Units: []iscsitarget.Unit{{LUN: 0, Device: p.target.Device(), UUID: p.identity(), Keeper: k}},
 	})
 }
 

@@ -21,7 +21,7 @@ func inCluster(o options) (outside, error) {
 	if err != nil {
 		return outside{}, err
 	}
-	return outside{authority: v, reporter: v, access: v}, nil
+	return outside{authority: v, keeper: v, reporter: v, access: v}, nil
 }
 
 var _ access = (*kube.Volume)(nil)

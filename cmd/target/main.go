@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -24,7 +25,7 @@ type options struct {
 	size              uint64
 	replicas          map[quorum.ReplicaID]string
 	frontend          string
-	listen, health    string
+	addr, health      string // of the frontend and of the probes
 }
 
 func parse() options {
@@ -42,15 +43,29 @@ func parse() options {
 		o.replicas[quorum.ReplicaID(id)] = addr
 		return nil
 	})
-	flag.StringVar(&o.frontend, "frontend", "nvme", "what hosts speak: nvme (NVMe/TCP) or iscsi")
-	flag.StringVar(&o.listen, "listen", "", "address of the frontend (default :4420 for nvme, :3260 for iscsi)")
+	flag.Func("frontend", "what hosts speak: nvme (NVMe/TCP, the default) or iscsi", o.setFrontend)
+	flag.StringVar(&o.addr, "listen", "", "address of the frontend (default :4420 for nvme, :3260 for iscsi)")
 	flag.StringVar(&o.health, "health", "", "address of /healthz, /readyz and /metrics; none when empty")
 	flag.Parse()
+	o.frontend = cmp.Or(o.frontend, "nvme")
 	if o.volume == "" || o.authority == "" || o.size == 0 || len(o.replicas) == 0 {
 		fmt.Fprintln(os.Stderr, "cask-target: give --volume, --authority, --size and at least one --replica")
 		os.Exit(2)
 	}
 	return o
+}
+
+// setFrontend takes one frontend: two would each have reservations that the
+// other's hosts do not keep.
+func (o *options) setFrontend(s string) error {
+	if o.frontend != "" {
+		return fmt.Errorf("a target has one frontend, this one has %s already", o.frontend)
+	}
+	if _, ok := frontends[s]; !ok {
+		return fmt.Errorf("neither nvme nor iscsi")
+	}
+	o.frontend = s
+	return nil
 }
 
 func (o options) ids() []quorum.ReplicaID { return slices.Sorted(maps.Keys(o.replicas)) }

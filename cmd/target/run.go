@@ -21,6 +21,7 @@ import (
 // outside is what the target has around it: Kubernetes or a file.
 type outside struct {
 	authority volume.Authority
+	keeper    target.Keeper
 	reporter  target.Reporter // may be nil
 	access    access          // may be nil: all hosts are admitted
 }
@@ -35,7 +36,8 @@ type access interface {
 
 func (o options) outside() (outside, error) {
 	if path, ok := strings.CutPrefix(o.authority, "file:"); ok {
-		return outside{authority: target.FileAuthority{Path: path}}, nil
+		a := target.FileAuthority{Path: path}
+		return outside{authority: a, keeper: a}, nil
 	}
 	if o.authority == "kube" {
 		return inCluster(o)
@@ -48,18 +50,19 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	me := instance()
 	t := target.New(target.Config{
 		Volume: volume.Config{
-			Instance: instance(), Level: quorum.Level(o.level), Replicas: o.ids(), Size: o.size, Volume: o.volume,
+			Instance: me, Level: quorum.Level(o.level), Replicas: o.ids(), Size: o.size, Volume: o.volume,
 			AlwaysDurable: o.durability == "always", Timing: volume.DefaultTiming(),
 		},
 		Addresses: o.replicas, Authority: out.authority, Reporter: out.reporter, Logf: log.Printf,
 	})
-	front, l, err := o.listenFrontend(t, out.access)
+	l, err := o.listen()
 	if err != nil {
 		return err
 	}
-	return o.serve(ctx, parts{t, front, l, out.access})
+	return parts{o, t, l, out.access, reservations{out.keeper, o.volume, o.frontend, me}}.serve(ctx)
 }
 
 // instance names this run of the target.
@@ -73,15 +76,16 @@ func instance() string {
 
 // parts are what serve runs.
 type parts struct {
-	target *target.Target
-	front  frontend
-	l      net.Listener
-	access access
+	options
+	target       *target.Target
+	l            net.Listener
+	access       access
+	reservations reservations
 }
 
 // serve runs everything until ctx ends or the target is superseded. The
 // frontend ends first: what it has taken is finished, nothing new comes.
-func (o options) serve(ctx context.Context, p parts) error {
+func (p parts) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
@@ -91,7 +95,7 @@ func (o options) serve(ctx context.Context, p parts) error {
 	wg.Go(func() { // ends when the frontend has
 		defer stopBack()
 		defer cancel()
-		frontErr = p.front.Serve(ctx, p.l)
+		frontErr = p.serveHosts(ctx)
 	})
 	wg.Go(func() { // ends with back, or superseded
 		defer cancel()
@@ -99,10 +103,9 @@ func (o options) serve(ctx context.Context, p parts) error {
 	})
 	if p.access != nil {
 		wg.Go(func() { follow(ctx, p.access) }) // ends with ctx
-		wg.Go(func() { p.watchAccess(ctx) })    // likewise
 	}
-	if o.health != "" {
-		wg.Go(func() { serveHealth(ctx, o.health, p.target.Handler()) }) // ends with ctx
+	if p.health != "" {
+		wg.Go(func() { serveHealth(ctx, p.health, p.target.Handler()) }) // ends with ctx
 	}
 	wg.Wait()
 	if backErr != nil {
@@ -111,11 +114,35 @@ func (o options) serve(ctx context.Context, p parts) error {
 	return frontErr
 }
 
+// serveHosts runs the frontend once the target has its epoch: hosts that come
+// before wait in the listener's queue.
+func (p parts) serveHosts(ctx context.Context) error {
+	select {
+	case <-p.target.Acquired():
+	case <-ctx.Done():
+		return p.l.Close()
+	}
+	front, err := p.makeFrontend(ctx)
+	if err != nil {
+		return errors.Join(err, p.l.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	if p.access != nil {
+		wg.Go(func() { p.watchAccess(ctx, front) }) // ends with ctx
+	}
+	err = front.Serve(ctx, p.l)
+	cancel()
+	wg.Wait()
+	return err
+}
+
 // watchAccess cuts hosts off that may no longer use the volume, and says so.
-func (p parts) watchAccess(ctx context.Context) {
+func (p parts) watchAccess(ctx context.Context, front frontend) {
 	for ctx.Err() == nil {
 		changed := p.access.Changed()
-		if err := p.access.Settle(ctx, p.front.Recheck); err != nil && ctx.Err() == nil {
+		if err := p.access.Settle(ctx, front.Recheck); err != nil && ctx.Err() == nil {
 			log.Printf("confirm which host is admitted: %v", err)
 			select {
 			case <-ctx.Done():

@@ -13,9 +13,9 @@ import (
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
-// FileAuthority keeps a volume's record in a JSON file, for volumes without
-// Kubernetes. A lock file beside it makes the compare-and-swap atomic among
-// processes.
+// FileAuthority keeps a volume's record in a JSON file, and beside it what its
+// frontend has kept, for volumes without Kubernetes. A lock file makes the
+// compare-and-swap atomic among processes.
 type FileAuthority struct{ Path string }
 
 // CreateRecord makes the file unless it is there.
@@ -41,14 +41,11 @@ func (a FileAuthority) Load(context.Context) (volume.Record, error) {
 
 // CompareAndSwap implements volume.Authority.
 func (a FileAuthority) CompareAndSwap(ctx context.Context, old, next volume.Record) error {
-	lock, err := os.OpenFile(a.Path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	unlock, err := a.lock()
 	if err != nil {
-		return fmt.Errorf("lock of record %s: %w", a.Path, err)
+		return err
 	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock of record %s: %w", a.Path, err)
-	}
+	defer unlock()
 	now, err := a.Load(ctx)
 	if err != nil {
 		return err
@@ -59,13 +56,29 @@ func (a FileAuthority) CompareAndSwap(ctx context.Context, old, next volume.Reco
 	return a.store(next)
 }
 
-// store replaces the file so that a crash leaves the old or the new one.
+// lock keeps other processes from changing what is kept.
+func (a FileAuthority) lock() (unlock func(), err error) {
+	f, err := os.OpenFile(a.Path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock of record %s: %w", a.Path, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock of record %s: %w", a.Path, err), f.Close())
+	}
+	return func() { f.Close() }, nil
+}
+
 func (a FileAuthority) store(r volume.Record) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	tmp := a.Path + ".new"
+	return replace(a.Path, b)
+}
+
+// replace writes a file so that a crash leaves the old or the new one.
+func replace(path string, b []byte) error {
+	tmp := path + ".new"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -73,10 +86,10 @@ func (a FileAuthority) store(r volume.Record) error {
 	_, err = f.Write(b)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(tmp, a.Path)
+		err = os.Rename(tmp, path)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(a.Path))
+		err = syncDir(filepath.Dir(path))
 	}
 	return err
 }

@@ -57,8 +57,10 @@ type Target struct {
 	closed bool
 	status Status
 
-	slots chan struct{} // one for each request under way
-	ended chan struct{} // closed when the loop ends
+	slots    chan struct{} // one for each request under way
+	ended    chan struct{} // closed when the loop ends
+	acquired chan struct{} // closed when the first epoch is ours
+	once     sync.Once     // closes it
 
 	reports  chan Status // the newest only
 	reported Status
@@ -74,7 +76,7 @@ func New(cfg Config) *Target {
 	}
 	t := &Target{cfg: cfg, core: volume.New(cfg.Volume), start: time.Now(), wake: make(chan struct{}, 1),
 		links: map[quorum.ReplicaID]*link{}, reports: make(chan Status, 1),
-		slots: make(chan struct{}, maxRequests), ended: make(chan struct{})}
+		slots: make(chan struct{}, maxRequests), ended: make(chan struct{}), acquired: make(chan struct{})}
 	for id, addr := range cfg.Addresses {
 		t.links[id] = newLink(t, id, addr)
 	}
@@ -87,6 +89,10 @@ func (t *Target) Status() Status {
 	defer t.mu.Unlock()
 	return t.status
 }
+
+// Acquired is closed when the target has acquired its first epoch: what other
+// targets kept beside the record does not change any more.
+func (t *Target) Acquired() <-chan struct{} { return t.acquired }
 
 // now is the core's clock; it never reads zero.
 func (t *Target) now() volume.Time { return volume.Time(time.Since(t.start)) + 1 }
@@ -229,6 +235,9 @@ func (t *Target) swap(old, next volume.Record) {
 	ctx, cancel := context.WithTimeout(t.ctx, callTimeout)
 	defer cancel()
 	err := t.cfg.Authority.CompareAndSwap(ctx, old, next)
+	if err == nil && next.Epoch > old.Epoch {
+		t.once.Do(func() { close(t.acquired) })
+	}
 	if err != nil && !errors.Is(err, volume.ErrConflict) {
 		t.cfg.Logf("change the record of volume %s: %v", t.cfg.Volume.Volume, err)
 	}

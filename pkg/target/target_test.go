@@ -200,3 +200,37 @@ func TestNoQuorum(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestKeeper: what is kept outlives the target that kept it, and only the one
+// that holds the record changes it.
+func TestKeeper(t *testing.T) {
+	s := newSetup(t, 1)
+	if b, err := s.record.Kept(t.Context()); err != nil || len(b) > 0 {
+		t.Errorf("before the first: %q, %v", b, err)
+	}
+	first, end := s.target(t, "t1")
+	<-first.Acquired()
+	if err := s.record.Keep(t.Context(), "t1", []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	second, _ := s.target(t, "t2")
+	<-second.Acquired()
+	if err := s.record.Keep(t.Context(), "t1", []byte("stale")); !errors.Is(err, volume.ErrSuperseded) {
+		t.Errorf("of a target that was superseded: %v", err)
+	}
+	if b, err := s.record.Kept(t.Context()); err != nil || string(b) != "one" {
+		t.Errorf("kept %q, %v", b, err)
+	}
+	if err := s.record.Keep(t.Context(), "t2", make([]byte, MaxKept+1)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("more than the bound: %v", err)
+	}
+	if err := s.record.Keep(t.Context(), "t2", nil); err != nil {
+		t.Error(err)
+	}
+	if b, err := s.record.Kept(t.Context()); err != nil || len(b) > 0 {
+		t.Errorf("nothing was kept: %q, %v", b, err)
+	}
+	if err := end(); !errors.Is(err, volume.ErrSuperseded) {
+		t.Errorf("the first target ends with %v", err)
+	}
+}

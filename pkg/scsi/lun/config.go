@@ -30,7 +30,7 @@ type Keeper interface {
 	// Load returns what was saved last, nil when nothing was.
 	Load() ([]byte, error)
 	// Save calls done once b is on stable storage, or with the reason why it
-	// is not; it does not block.
+	// is not; it does not block. Empty b is no reservations.
 	Save(b []byte, done func(error))
 }
 

@@ -71,11 +71,10 @@ const keptVersion = 1
 
 // encode is what the Keeper is to keep: nothing, unless APTPL is active.
 func (r *reservations) encode() ([]byte, error) {
-	k := kept{Version: keptVersion}
-	if r.persist {
-		k = kept{Version: keptVersion, Generation: r.generation, Registrations: r.regs, Type: r.kind, Holder: r.holder}
+	if !r.persist {
+		return nil, nil
 	}
-	return json.Marshal(k)
+	return json.Marshal(kept{Version: keptVersion, Generation: r.generation, Registrations: r.regs, Type: r.kind, Holder: r.holder})
 }
 
 var errKept = errors.New("kept reservations are not acceptable")

@@ -40,11 +40,14 @@ type Bounds struct {
 	BacklogOps   int
 	CopyChunk    uint64 // bytes that a rebuild moves at once
 	CopyNote     uint64 // bytes that a rebuild broken off may have to move again
+	CopyLeast    uint64 // bytes per second of a rebuild, however slow the host's writes are
+	CopyMost     uint64 // at most that
 }
 
 // DefaultBounds are those of every target outside the simulator.
 func DefaultBounds() Bounds {
-	return Bounds{WindowBytes: 8 << 20, WindowOps: 1024, BacklogBytes: 16 << 20, BacklogOps: 4096, CopyChunk: 256 << 10, CopyNote: 128 << 20}
+	return Bounds{WindowBytes: 8 << 20, WindowOps: 1024, BacklogBytes: 16 << 20, BacklogOps: 4096, CopyChunk: 256 << 10, CopyNote: 128 << 20,
+		CopyLeast: 8 << 20, CopyMost: 2 << 30}
 }
 
 // Config is what does not change while a target runs.
@@ -139,6 +142,7 @@ type Request struct {
 	reader   quorum.ReplicaID // that was asked
 	bad      map[quorum.ReplicaID]bool
 	answered history.Seq // a read waits for this to be committed
+	at       Time        // when submitted
 }
 
 // Core is the state machine.
@@ -178,6 +182,7 @@ type Core struct {
 	reads   reads
 	flushes flushes
 	rebuild *rebuild
+	pace    pace
 }
 
 // New makes a core; Start begins its work.
@@ -384,6 +389,7 @@ func (c *Core) Tick(now Time) {
 		}
 	}
 	c.noteSynced()
+	c.pace.tick(now, c.rebuild != nil && c.rebuild.planned, c.cfg.Bounds)
 	c.advance()
 }
 
@@ -391,7 +397,7 @@ func (c *Core) Tick(now Time) {
 // with block.ErrFenced: its host could go to an older target that still gets
 // writes accepted, and it would be done here again, later.
 func (c *Core) Submit(now Time, r *Request) {
-	c.now = now
+	c.now, r.at = now, now
 	switch {
 	case c.phase == Stopped, !c.sole:
 		c.complete(r, block.ErrFenced)

@@ -166,8 +166,10 @@ func (rb *rebuild) next() *chunk {
 }
 
 func (c *Core) copyChunks(rb *rebuild) {
-	for !c.note(rb) && len(rb.chunks) < copyDepth && len(rb.todo) > 0 {
-		rb.chunks = append(rb.chunks, rb.next())
+	for !c.note(rb) && len(rb.chunks) < copyDepth && len(rb.todo) > 0 && c.mayCopy() {
+		k := rb.next()
+		c.pace.credit -= int64(k.extent.Len) //nolint:gosec // at most CopyChunk
+		rb.chunks = append(rb.chunks, k)
 	}
 	for _, k := range rb.chunks {
 		if k.state == draining && c.settledAt(rb.from, k.extent) {
@@ -204,6 +206,7 @@ func (c *Core) chunkRead(p *peer, m replication.Message) {
 		bufs := m.Bufs
 		if zero(bufs) {
 			bufs = nil
+			c.pace.credit += int64(k.extent.Len) //nolint:gosec // at most CopyChunk
 		}
 		k.state, k.id = copying, c.id()
 		c.send(rb.to, replication.Message{Type: replication.Copy, ID: k.id, Extent: k.extent, Bufs: bufs})

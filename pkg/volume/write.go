@@ -124,6 +124,7 @@ func (c *Core) tryCommit() {
 		}
 		c.uncom.ops--
 		c.uncom.bytes -= e.size()
+		c.pace.wrote(c.now - e.req.at)
 		if (e.req.FUA || c.cfg.AlwaysDurable) && !mutant.On(mutant.FlushForgotten) {
 			c.flushes.waiting = append(c.flushes.waiting, e.req)
 		} else {

@@ -79,7 +79,8 @@ const (
 )
 
 // The bounds, small enough that runs pass them: window < backlog < tail.
-var bounds = volume.Bounds{WindowOps: 24, WindowBytes: 24 * blockSize, BacklogOps: 60, BacklogBytes: 60 * blockSize, CopyChunk: 2 * blockSize, CopyNote: 4 * blockSize}
+var bounds = volume.Bounds{WindowOps: 24, WindowBytes: 24 * blockSize, BacklogOps: 60, BacklogBytes: 60 * blockSize, CopyChunk: 2 * blockSize, CopyNote: 4 * blockSize,
+	CopyLeast: 40 * blockSize, CopyMost: 4000 * blockSize}
 
 const tailOps = 100
 

@@ -71,7 +71,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("listen for targets: %w", err)
 	}
-	s := replica.NewServer(replica.Config{Identity: o.Identity, Backing: o.backing(ctx, engine), Logf: log.Printf})
+	s := replica.NewServer(replica.Config{Identity: o.Identity, Backing: o.backing(ctx, engine), Turns: ioc.Turns{Dir: o.dir}, Logf: log.Printf})
 	if o.health == "" {
 		return s.Serve(ctx, l)
 	}

@@ -8,6 +8,7 @@
 //
 //	cask-pool.json            {"format":"cask-pool","version":1,"poolID":UUID,"pool":NAME,"node":NAME,"created":TIME}
 //	ioc.sock                  the socket; not part of the format
+//	rebuild.N                 empty, locked by a replica that is rebuilt; not part of the format
 //	extents/NAME.json         {"format":"cask-extent","version":1,"name":NAME,"size":BYTES,"created":TIME}
 //	extents/NAME.img          the content: a sparse file of at least that size
 //	extents/.tmp-*            a creation not finished: removed at the next start

@@ -95,6 +95,9 @@ func (e *FileEngine) openExtents() error {
 	if e.extents, err = e.dir.OpenRoot(extentsName); err != nil {
 		return ioError("pool directory "+e.cfg.Dir, "cannot open the directory for extents", err)
 	}
+	if err := e.makeTurns(); err != nil {
+		return err
+	}
 	return syncDir(e.dir)
 }
 

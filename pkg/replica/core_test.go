@@ -268,3 +268,54 @@ func TestRebuildIsBrokenOff(t *testing.T) {
 		t.Fatalf("broken off before what changed was copied again: %+v", st)
 	}
 }
+
+// oneTurn is a host with room for one rebuild.
+type oneTurn struct{ taken bool }
+
+func (o *oneTurn) Take() (func(), bool, error) {
+	if o.taken {
+		return nil, false, nil
+	}
+	o.taken = true
+	return func() { o.taken = false }, true, nil
+}
+
+// TestTurn: a replica is rebuilt when its host has room or I/O waits for it, and
+// gives its turn back when the rebuild or its connection ends.
+func TestTurn(t *testing.T) {
+	host := &oneTurn{taken: true}
+	r := member(t, &disk{}, 3)
+	r.cfg.Turns = host
+	ask := func(flags uint8) replication.Code {
+		t.Helper()
+		return r.must(1, replication.Done, replication.Message{Type: replication.Turn, Epoch: 1, ID: 7, Flags: flags}).Code
+	}
+	if code := ask(0); code != replication.ErrTurn {
+		t.Errorf("a busy host: %v", code)
+	}
+	if code := ask(replication.FlagUrgent); code != replication.OK {
+		t.Errorf("a busy host, urgent: %v", code)
+	}
+	r.Ended(1)
+	if !host.taken {
+		t.Error("it gave back a turn that it did not have")
+	}
+	for name, end := range map[string]func(){
+		"connection over": func() { r.Ended(1) },
+		"another target":  func() { r.must(1, replication.State, hello(1)) },
+		"rebuilt": func() {
+			r.must(1, replication.Done, replication.Message{Type: replication.Begin, Epoch: 1, Seq: 3, History: history.History{{Epoch: 1, First: 1}}})
+		},
+	} {
+		host.taken = false
+		if a, b := ask(0), ask(0); a != replication.OK || b != replication.OK || !host.taken {
+			t.Errorf("%s: %v, %v", name, a, b)
+		}
+		if r.Ended(9); !host.taken {
+			t.Errorf("%s: the end of an old connection gave the turn back", name)
+		}
+		if end(); host.taken {
+			t.Errorf("%s: the turn is still taken", name)
+		}
+	}
+}

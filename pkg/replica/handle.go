@@ -85,6 +85,8 @@ func (c *Core) one(conn ConnID, m *replication.Message, reply Reply) bool {
 		return c.begin(m, reply)
 	case replication.Rebuild:
 		return c.rebuild(m, reply)
+	case replication.Turn:
+		c.takeTurn(m, reply)
 	case replication.Copied:
 		return c.copied(m, reply)
 	case replication.Changed:
@@ -115,6 +117,7 @@ func (c *Core) hello(conn ConnID, m *replication.Message, reply Reply) bool {
 		reply(c.refuse(m, replication.OK, fmt.Sprintf("epoch %d is superseded, %d is promised", m.Epoch, c.rec.Promised)))
 		return false
 	}
+	c.endTurn()
 	c.mu.Lock()
 	c.current = conn
 	c.mu.Unlock()
@@ -168,6 +171,7 @@ func (c *Core) begin(m *replication.Message, reply Reply) bool {
 	}
 	c.rec.History, c.rec.Membership, c.rec.Suspect = m.History, replication.Member, false
 	c.rec.Base, c.rec.Copied, c.rec.Floor, c.rec.Exact = 0, 0, 0, false
+	c.endTurn()
 	return c.recorded(m, reply)
 }
 

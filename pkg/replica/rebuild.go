@@ -68,3 +68,34 @@ func (c *Core) copied(m *replication.Message, reply Reply) bool {
 	c.rec.Copied, c.rec.Floor, c.rec.Exact = m.Extent.Len, 0, true
 	return c.recorded(m, reply)
 }
+
+// takeTurn answers whether a rebuild may begin. One that cannot ask begins.
+func (c *Core) takeTurn(m *replication.Message, reply Reply) {
+	r := replication.Message{Type: replication.Done, ID: m.ID}
+	if c.turn == nil && c.cfg.Turns != nil {
+		release, ok, err := c.cfg.Turns.Take()
+		switch {
+		case err != nil:
+			c.cfg.Logf("%v", err)
+		case ok:
+			c.turn = release
+		case m.Flags&replication.FlagUrgent == 0:
+			r.Code = replication.ErrTurn
+		}
+	}
+	reply(r)
+}
+
+func (c *Core) endTurn() {
+	if c.turn != nil {
+		c.turn()
+		c.turn = nil
+	}
+}
+
+// Ended tells that a connection is over: the turn of its rebuild goes to others.
+func (c *Core) Ended(conn ConnID) {
+	if c.Current(conn) {
+		c.endTurn()
+	}
+}

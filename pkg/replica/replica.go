@@ -40,6 +40,12 @@ type Backing interface {
 // ErrMissing is the class of an extent that was made and is not there.
 var ErrMissing = errors.New("extent is gone")
 
+// Turns bounds the rebuilds of a host. Take does not block; release may be
+// called once.
+type Turns interface {
+	Take() (release func(), ok bool, err error)
+}
+
 // ConnID names a connection; it is never used twice.
 type ConnID uint64
 
@@ -49,6 +55,8 @@ type Config struct {
 	Backing Backing
 	// Run carries out work that may block; it may return before or after.
 	Run func(func())
+	// Turns may be nil: no bound.
+	Turns Turns
 	// Logf may be nil.
 	Logf func(format string, args ...any)
 	// TailBytes and TailOps bound the tail; the constants when 0.
@@ -61,6 +69,7 @@ type Core struct {
 	store store.Store // nil when Blank or Failed
 	rec   record
 	tail  tail
+	turn  func() // gives back the turn to be rebuilt; nil: none is held
 	fail  replication.Code
 	text  string
 
@@ -127,6 +136,7 @@ func (c *Core) persist() error {
 // Close ends the replica cleanly: what it has applied is stable and nothing
 // is lost.
 func (c *Core) Close() error {
+	c.endTurn()
 	if c.store == nil {
 		return nil
 	}

@@ -145,6 +145,9 @@ func (s *Server) serve(ctx context.Context, c *conn) {
 	}
 	in.close()
 	worker.Wait()
+	s.mu.Lock()
+	s.core.Ended(c.id)
+	s.mu.Unlock()
 	writer.Wait()
 }
 

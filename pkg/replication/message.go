@@ -79,12 +79,13 @@ const (
 	Pong    // of the Ping ID
 	Extents // of the Changed or Rebuild ID
 
+	Turn      // request: may a rebuild begin now? → Done, ErrTurn when the host is busy with others; FlagUrgent: it does anyway
 	Copied    // request: the content up to Extent's end is that of this place of the stream, remember it → Done
 	typeCount = iota + 1
 )
 
 var typeNames = [...]string{"?", "Hello", "Format", "Adopt", "Begin", "Apply", "Flush", "Read", "Tail", "Ping",
-	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Copied"}
+	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Turn", "Copied"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) {
@@ -118,10 +119,11 @@ const (
 	ErrForeign      // another volume, another replica, or a newer format
 	ErrCorrupt      // the replica's own record is not readable
 	ErrBusy         // the extent is in use by another process
+	ErrTurn         // the replica's host rebuilds enough others
 )
 
 var codeNames = [...]string{"OK", "BadRequest", "MediumError", "NoSpace", "IOError", "TailGone", "ExtentMissing",
-	"ExtentTruncated", "ForeignExtent", "CorruptRecord", "ExtentInUse"}
+	"ExtentTruncated", "ForeignExtent", "CorruptRecord", "ExtentInUse", "WaitsForTurn"}
 
 // String is the code as a CamelCase reason.
 func (c Code) String() string {
@@ -155,6 +157,9 @@ func (m Membership) String() string {
 // FlagSuspect in a State: the replica lost memory and has not been brought up
 // to date since, so it may miss operations it has acknowledged.
 const FlagSuspect = 1
+
+// FlagUrgent in a Turn: I/O waits for this rebuild.
+const FlagUrgent = 1
 
 // Message is one frame. Which fields count depends on Type.
 type Message struct {

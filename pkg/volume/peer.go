@@ -48,6 +48,8 @@ type peer struct {
 	syncedAt Time // when it was last seen in sync
 	asked    bool // blank, and the authority was asked since it said so
 
+	turnAt Time // its host is busy with other rebuilds: ask again then
+
 	reason  replication.Code
 	text    string
 	retryAt Time // of a failed peer
@@ -279,6 +281,8 @@ func (c *Core) onDone(p *peer, m replication.Message) {
 			c.fail(p, m.Code, "it could not flush: "+m.Text)
 		}
 	case c.flushedChange(p, m):
+	case c.rebuild != nil && c.rebuild.to == p && m.ID == c.rebuild.turnID:
+		c.onTurn(m)
 	case c.rebuild != nil && c.rebuild.to == p:
 		c.copied(m)
 	case c.rebuild != nil && c.rebuild.from == p && m.ID == c.rebuild.stableID && m.ID != 0:

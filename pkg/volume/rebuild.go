@@ -17,6 +17,7 @@ import (
 // sent at one place in that stream, and writes to it wait for that moment.
 type rebuild struct {
 	to, from *peer  // from is nil while there is no source
+	turnID   uint64 // of the Turn that comes first
 	stableID uint64 // of the Flush that comes before to gives up its prefix
 	base     history.Seq
 	resume   resumption
@@ -97,7 +98,7 @@ func (c *Core) startRebuild() {
 		if p.state == joining {
 			return
 		}
-		if p.state == heard && p.membership() != replication.Blank && (to == nil || c.rank(p, to) < 0) {
+		if p.state == heard && p.membership() != replication.Blank && (p.turnAt <= c.now || c.urgent()) && (to == nil || c.rank(p, to) < 0) {
 			to = p
 		}
 	}
@@ -105,15 +106,32 @@ func (c *Core) startRebuild() {
 	if to == nil || from == nil {
 		return
 	}
-	c.rebuild = &rebuild{to: to, from: from, stableID: c.id(), base: c.common(to), resume: c.resumption(to)}
-	c.send(from, replication.Message{Type: replication.Flush, ID: c.rebuild.stableID})
-	c.ask(to, own, c.rebuild.resume.common)
+	m := replication.Message{Type: replication.Turn, ID: c.id()}
+	if c.urgent() {
+		m.Flags |= replication.FlagUrgent
+	}
+	c.rebuild = &rebuild{to: to, from: from, turnID: m.ID, base: c.common(to), resume: c.resumption(to)}
+	c.send(to, m)
+}
+
+// onTurn goes on when the replica's host has room for a rebuild, and asks again
+// later when it has not.
+func (c *Core) onTurn(m replication.Message) {
+	rb := c.rebuild
+	rb.turnID = 0
+	if m.Code != replication.OK {
+		rb.to.turnAt, c.rebuild = c.now+c.cfg.Timing.Retry, nil
+		return
+	}
+	rb.to.turnAt, rb.stableID = 0, c.id()
+	c.send(rb.from, replication.Message{Type: replication.Flush, ID: rb.stableID})
+	c.ask(rb.to, own, rb.resume.common)
 }
 
 // giveUp has the replica stop being a member: what it may be the other copy of
 // is stable on the source by now, and what it did alone is known.
 func (c *Core) giveUp(rb *rebuild) {
-	if rb.stableID != 0 || !rb.lists[own].have {
+	if rb.turnID != 0 || rb.stableID != 0 || !rb.lists[own].have {
 		return
 	}
 	rb.start, rb.lists[mine].id = c.last, c.id()

@@ -67,6 +67,10 @@ func (c *Core) describe(p *peer) ReplicaStatus {
 	case failed:
 		r.State, r.Reason = "Failed", p.reason.String()
 	case heard:
+		if p.turnAt != 0 {
+			r.Reason, r.Text = replication.ErrTurn.String(), "it waits for its turn: its host rebuilds enough other replicas"
+			break
+		}
 		r.Reason = "WaitsForRebuild"
 	default:
 		r.Reason = "Joining"

@@ -45,6 +45,9 @@ func (w *world) finish() (Result, *Broken) {
 	if w.err == nil {
 		w.checkIdentical()
 		for _, n := range w.replicas {
+			if n.turns != 0 {
+				w.fail(Live, "%s is rebuilt no more and keeps the turn of others", n.id)
+			}
 			w.checkPrefix(n)
 		}
 	}

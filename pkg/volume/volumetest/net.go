@@ -63,6 +63,15 @@ func (w *world) nodeHangsUp(k *conn) {
 	w.push(k, &k.toTgt, nil)
 }
 
+// nodeHears has the node learn, a little later, that k is over.
+func (w *world) nodeHears(k *conn) {
+	w.after(w.between(0, 100*ms), func() {
+		if k.n.up && k.n.life == k.life {
+			k.n.core.Ended(k.replyConn())
+		}
+	})
+}
+
 // hangUp ends k for the target. What was sent may still reach the node, even
 // much later and after what a newer connection carries.
 func (w *world) hangUp(k *conn) {
@@ -73,6 +82,7 @@ func (w *world) hangUp(k *conn) {
 	if w.chance(0.3) {
 		k.linger = w.between(0, 3000*ms)
 	}
+	w.nodeHears(k)
 	if k.t.conns[k.n.id] == k {
 		delete(k.t.conns, k.n.id)
 		w.after(w.between(0, 5*ms), func() {

@@ -29,6 +29,7 @@ type node struct {
 	wiped    bool // lost its disk and has not begun since
 	shadow   shadow
 	crashes  int
+	turns    int // to be rebuilt, held by this process
 	rebuilds int
 	resumed  int // of them, that went on where an earlier one was
 }
@@ -82,9 +83,29 @@ func (n *node) start() {
 	}
 	n.up = true
 	n.life++
+	n.turns = 0
 	n.core = replica.Open(replica.Config{Identity: replica.Identity{Volume: "vol", Replica: string(n.id)},
-		Backing: n, Run: n.run(n.life), TailOps: tailOps})
+		Backing: n, Run: n.run(n.life), TailOps: tailOps, Turns: turns{n}})
 	n.w.trace("%s starts: %v", n.id, n.core)
+}
+
+// turns are given at random while there are faults: other volumes take them too.
+type turns struct{ n *node }
+
+func (x turns) Take() (release func(), ok bool, err error) {
+	w, life := x.n.w, x.n.life
+	if x.n.turns > 0 {
+		w.fail(Protocol, "%s takes a second turn", x.n.id)
+	}
+	if !w.healing && w.chance(0.2) {
+		return nil, false, nil
+	}
+	x.n.turns++
+	return func() {
+		if x.n.life == life {
+			x.n.turns--
+		}
+	}, true, nil
 }
 
 // run carries out blocking work a little later, out of order.
@@ -250,6 +271,7 @@ func (t *target) kill() {
 	for _, n := range t.w.replicas {
 		if k := t.conns[n.id]; k != nil {
 			k.open = false
+			t.w.nodeHears(k)
 		}
 	}
 }

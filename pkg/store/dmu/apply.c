@@ -2,6 +2,7 @@
 
 /* Operations, each with its mark in one transaction. */
 #include "zfs.h"
+#include "io.h"
 
 #define	TX_OPS		64		/* at most in one transaction */
 #define	TX_BYTES	(1ULL << 20)	/* more than this only for one op */
@@ -67,24 +68,85 @@ write_one(cask_vol *v, const op_t *op, int zeroes, dmu_tx_t *tx)
 	log_write(v, op->off, op->len, data, op->seq, tx);
 }
 
-/*
- * Have what is written in part read, all of it at once: a transaction reads
- * one block after the other.
- */
+/* The blocks that a transaction writes in part, held with their content. */
+typedef struct {
+	dmu_buf_impl_t *db[2 * TX_OPS];
+	int n;
+} partial_t;
+
+/* Call f with the first and the last block of each op that it covers in part. */
 static void
-prefetch_partial(cask_vol *v, const op_t *ops, uint64_t n)
+each_partial(cask_vol *v, const op_t *ops, uint64_t n,
+    void (*f)(cask_vol *, uint64_t, void *), void *arg)
 {
-	for (uint64_t i = 0; n > 1 && i < n; i++) {
+	for (uint64_t i = 0; i < n; i++) {
 		uint64_t off = ops[i].off, end = off + ops[i].len;
+		uint64_t first = off / v->block_size;
+		uint64_t last = end / v->block_size;
 		if (ops[i].len == 0)
 			continue;
 		if (off % v->block_size != 0)
-			dmu_prefetch(v->os, DATA_OBJ, 0, off, 1,
-			    ZIO_PRIORITY_SYNC_READ);
-		if (end % v->block_size != 0)
-			dmu_prefetch(v->os, DATA_OBJ, 0, end - 1, 1,
-			    ZIO_PRIORITY_SYNC_READ);
+			f(v, first, arg);
+		if (end % v->block_size != 0 &&
+		    (first != last || off % v->block_size == 0))
+			f(v, last, arg);
 	}
+}
+
+static void
+prefetch_indirect(cask_vol *v, uint64_t blkid, void *arg)
+{
+	(void) arg;
+	dmu_prefetch(v->os, DATA_OBJ, 1, blkid * v->block_size, 1,
+	    ZIO_PRIORITY_SYNC_READ);
+}
+
+typedef struct {
+	partial_t *held;
+	zio_t *pio;
+} read_partial_t;
+
+static void
+read_partial(cask_vol *v, uint64_t blkid, void *arg)
+{
+	read_partial_t *r = arg;
+
+	rw_enter(&v->dn->dn_struct_rwlock, RW_READER);
+	dmu_buf_impl_t *db = dbuf_hold(v->dn, blkid, r->held);
+	rw_exit(&v->dn->dn_struct_rwlock);
+	if (db == NULL)
+		return;
+	r->held->db[r->held->n++] = db;
+	(void) dbuf_read(db, r->pio, DB_RF_CANFAIL | DB_RF_NOPREFETCH);
+}
+
+/*
+ * Have what is written in part read, all of it at once and waited for once: a
+ * transaction by itself reads one block after the other. It also meets the
+ * errors, again.
+ */
+static void
+hold_partial(cask_vol *v, const op_t *ops, uint64_t n, partial_t *held)
+{
+	held->n = 0;
+	if (n < 2)
+		return;
+	io_gather();
+	each_partial(v, ops, n, prefetch_indirect, NULL);
+	io_release();
+	read_partial_t r = { held, zio_root(v->spa, NULL, NULL,
+	    ZIO_FLAG_CANFAIL) };
+	io_gather();
+	each_partial(v, ops, n, read_partial, &r);
+	io_release();
+	(void) zio_wait(r.pio);
+}
+
+static void
+release_partial(partial_t *held)
+{
+	for (int i = 0; i < held->n; i++)
+		dbuf_rele(held->db[i], held);
 }
 
 int
@@ -92,8 +154,9 @@ apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block)
 {
 	uint64_t zeroes = 0;	/* a bit for each of at most TX_OPS */
 	dmu_tx_t *tx = dmu_tx_create(v->os);
+	partial_t held;
 
-	prefetch_partial(v, ops, n);
+	hold_partial(v, ops, n, &held);
 	for (uint64_t i = 0; i < n; i++) {
 		const op_t *op = &ops[i];
 		if (op->len == 0)
@@ -106,12 +169,12 @@ apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block)
 	}
 	dmu_tx_hold_write_by_dnode(tx, v->mark_dn, 0, MARK_BYTES);
 	int e = tx_assign(v, tx, may_block);
-	if (e != 0)
-		return (e);
-	for (uint64_t i = 0; i < n; i++)
+	for (uint64_t i = 0; e == 0 && i < n; i++)
 		write_one(v, &ops[i], (zeroes >> i) & 1, tx);
-	dmu_tx_commit(tx);
-	return (0);
+	if (e == 0)
+		dmu_tx_commit(tx);
+	release_partial(&held);
+	return (e);
 }
 
 /* How many of the n operations go into one transaction. */

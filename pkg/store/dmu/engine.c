@@ -17,6 +17,7 @@ extern unsigned int zfetch_max_distance;
 extern int zfs_dirty_data_sync_percent;
 extern uint32_t zfs_vdev_async_write_max_active;
 extern int zfs_vdev_aggregation_limit_non_rotating;
+extern int zio_dva_throttle_enabled;
 
 /*
  * Few arenas, and what is free goes back to the kernel soon: half the resident
@@ -46,6 +47,8 @@ start(void)
 	/* blocks are allocated one after the other: few, large writes */
 	zfs_vdev_async_write_max_active = 3;
 	zfs_vdev_aggregation_limit_non_rotating = 1 << 20;
+	/* spreads writes over many disks, a hand-off for each; here is one */
+	zio_dva_throttle_enabled = 0;
 	io_engine = io_select(io_engine, &io_why);
 	kernel_init(SPA_MODE_READ | SPA_MODE_WRITE);
 }

@@ -32,6 +32,14 @@ int io_select(int wanted, int *why);
 
 void io_submit(io_t *io);
 
+/*
+ * Between the two, what this thread submits goes to the kernel together: at
+ * io_release, or before the thread sleeps, which calls io_hand_over (cv.c).
+ */
+void io_gather(void);
+void io_release(void);
+void io_hand_over(void);
+
 /* Take note of a result; returns 0 when the request is to be continued. */
 int io_progress(io_t *io, int result);
 

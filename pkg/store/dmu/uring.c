@@ -3,7 +3,7 @@
 /*
  * io_uring, by its system calls. One ring serves all extents of the process.
  * Submitters share the submission queue under a lock and enter the kernel
- * themselves; one thread, the reaper, waits for completions and runs what they
+ * themselves, once for all they have gathered; one thread, the reaper, waits for completions and runs what they
  * lead to in ZFS, further I/O in one system call. That may block for as long as a completion takes which
  * is still in the queue: then a second thread, which looks after it now and
  * then, submits, takes over and hands what follows to the task queues.
@@ -37,8 +37,8 @@ static struct {
 } ring = { .submit_lock = PTHREAD_MUTEX_INITIALIZER,
 	.reap_lock = PTHREAD_MUTEX_INITIALIZER };
 
-/* This thread is the reaper, and enters the kernel when it has finished. */
-static __thread int reaping;
+/* This thread enters the kernel later, for several submissions at once. */
+static __thread int gathering;
 
 static int
 enter(unsigned submit, unsigned complete, unsigned flags)
@@ -113,6 +113,27 @@ submissions(void)
 }
 
 void
+io_gather(void)
+{
+	gathering++;
+}
+
+/* On other engines nothing is ever gathered: the queues are not there. */
+void
+io_hand_over(void)
+{
+	if (gathering > 0 && ring.sqes != NULL && submissions())
+		submit_all(ENTRIES);
+}
+
+void
+io_release(void)
+{
+	io_hand_over();
+	gathering--;
+}
+
+void
 uring_submit(io_t *io)
 {
 	(void) pthread_mutex_lock(&ring.submit_lock);
@@ -124,8 +145,8 @@ uring_submit(io_t *io)
 	fill(&ring.sqes[tail & *ring.sq_mask], io);
 	__atomic_store_n(ring.sq_tail, tail + 1, __ATOMIC_RELEASE);
 	(void) pthread_mutex_unlock(&ring.submit_lock);
-	if (!reaping)
-		submit_all(1);
+	if (!gathering)
+		submit_all(ENTRIES);	/* another thread's are no loss */
 }
 
 /* Take up to REAP_MAX completions. */
@@ -164,15 +185,14 @@ reaper(void *arg)
 	int n;
 
 	(void) arg;
-	reaping = 1;
+	io_gather();
 	reaper_begin(&tasks);
 	for (;;) {
 		__atomic_add_fetch(&ring.rounds, 1, __ATOMIC_RELAXED);
 		if ((n = take(r)) > 0) {
 			finish(r, n);
 			reaper_run();
-			if (submissions())
-				submit_all(ENTRIES);
+			io_hand_over();
 			continue;
 		}
 		__atomic_store_n(&ring.waits, 1, __ATOMIC_RELAXED);
@@ -198,7 +218,8 @@ second(void *arg)
 		int stuck = now == before &&
 		    !__atomic_load_n(&ring.waits, __ATOMIC_RELAXED);
 		before = now;
-		if (stuck && submissions())
+		/* also what a thread gathered that waits for a lock since */
+		if (submissions())
 			submit_all(ENTRIES);
 		while (stuck && (n = take(r)) > 0)
 			finish(r, n);

@@ -2,6 +2,7 @@
 
 /* The dataset: open, close, read, metadata. */
 #include "zfs.h"
+#include "io.h"
 
 #define	READ_STEP	(1ULL << 20)
 
@@ -160,7 +161,9 @@ cask_read(cask_vol *v, uint64_t off, uint64_t len, void *buf)
 		uint64_t n = MIN(len, READ_STEP - off % READ_STEP);
 		zfs_locked_range_t *lr = zfs_rangelock_enter(&v->ranges, off, n,
 		    RL_READER);
+		io_gather();	/* records one after the other are one I/O */
 		e = dmu_read_by_dnode(v->dn, off, n, p, DMU_READ_PREFETCH);
+		io_release();
 		zfs_rangelock_exit(lr);
 		off += n;
 		p += n;

@@ -42,6 +42,9 @@ func victim(arg string) {
 	if err != nil {
 		victimFails(err)
 	}
+	if path := os.Getenv(journalEnv); path != "" {
+		keepJournal(path)
+	}
 	engines := []dmu.IO{dmu.IOAuto, dmu.IOThreads}
 	s, err := dmu.Open(dmu.Options{Path: path, Pool: pool, HostID: uint32(n) | 1, IO: engines[uint64(n)%2]})
 	if err != nil {
@@ -101,6 +104,8 @@ type crasher struct {
 	seed    int64       // of the operations after mark
 	old     []byte      // an earlier state, for Changed
 	oldMark history.Seq
+	life    int    // of a victim, at most, ms
+	journal string // of what a loss of power could undo; none when empty
 }
 
 // advance takes the model to mark, which must be the result of a prefix.
@@ -130,7 +135,7 @@ func (c *crasher) run() {
 	c.t.Helper()
 	seed := c.rng.Int63()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s|%s|%d", crashEnv, c.o.Path, c.o.Pool, seed))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s|%s|%d", crashEnv, c.o.Path, c.o.Pool, seed), journalEnv+"="+c.journal)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -139,7 +144,7 @@ func (c *crasher) run() {
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	life := time.Duration(c.rng.Intn(700)) * time.Millisecond
+	life := time.Duration(c.rng.Intn(c.life)) * time.Millisecond
 	timer := time.AfterFunc(life, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
 	c.listen(out, seed)
@@ -193,28 +198,37 @@ func (c *crasher) check() {
 // TestKill9: whenever the process is killed, the store comes back as the
 // result of a prefix of the operations, at least of the flushed ones, and the
 // mark says which. DMU_TEST_CRASH_ROUNDS makes it longer.
-func TestKill9(t *testing.T) {
-	rounds := 16
-	if n, err := strconv.Atoi(os.Getenv("DMU_TEST_CRASH_ROUNDS")); err == nil {
-		rounds = n
-	}
+func TestKill9(t *testing.T) { newCrasher(t).rounds(16, func() {}) }
+
+func newCrasher(t *testing.T) *crasher {
 	seed := time.Now().UnixNano()
 	if n, err := strconv.ParseInt(os.Getenv("STORETEST_SEED"), 10, 64); err == nil {
 		seed = n
 	}
 	t.Logf("STORETEST_SEED=%d", seed)
-	c := &crasher{t: t, o: extent(t, crashSize), rng: rand.New(rand.NewSource(seed)),
+	c := &crasher{t: t, life: 700, o: extent(t, crashSize), rng: rand.New(rand.NewSource(seed)),
 		content: make([]byte, crashSize), old: make([]byte, crashSize)}
 	if err := create(t, c.o).Close(); err != nil {
 		t.Fatal(err)
 	}
-	for round := range rounds {
+	return c
+}
+
+// rounds crashes the store n times, each followed by after.
+func (c *crasher) rounds(n int, after func()) {
+	t := c.t
+	t.Helper()
+	if long, err := strconv.Atoi(os.Getenv("DMU_TEST_CRASH_ROUNDS")); err == nil {
+		n = long
+	}
+	for round := range n {
 		c.run()
-		if round == rounds-1 || c.rng.Intn(3) > 0 {
+		after()
+		if round == n-1 || c.rng.Intn(3) > 0 {
 			c.check()
 		}
 	}
-	t.Logf("mark %d after %d rounds", c.mark, rounds)
+	t.Logf("mark %d after %d rounds", c.mark, n)
 	if out := zdb(t, c.o, "-bcc", c.o.Pool); !bytes.Contains(out, []byte("No leaks")) {
 		t.Errorf("zdb -bcc: %s", out)
 	}

@@ -14,7 +14,10 @@ const (
 	FaultFull    = faultFull
 )
 
-var SetFaults = setFaults
+var (
+	SetFaults  = setFaults
+	SetJournal = setJournal
+)
 
 // ChangedAtMost is Changed with a lower bound on the extents.
 func (s *Store) ChangedAtMost(since history.Seq, limit int) ([]block.Extent, error) {

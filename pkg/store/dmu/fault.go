@@ -16,3 +16,6 @@ const (
 // setFaults makes calls on the files of all extents fail, most with EIO, from now
 // on, for tests.
 func setFaults(kinds int) { C.cask_file_fault(C.int(kinds)) }
+
+// setJournal has what a loss of power could undo written to fd, for tests.
+func setJournal(fd uintptr) { C.cask_journal(C.int(fd)) }

@@ -18,6 +18,7 @@ typedef struct io {
 	void (*done)(struct io *, int error);
 	void *arg;
 	struct io *next;	/* in a queue of the engine */
+	uint64_t id;		/* in the journal */
 } io_t;
 
 /* The engines; io_select says which one works here. */
@@ -45,6 +46,10 @@ int io_progress(io_t *io, int result);
 
 /* A thread that runs as long as the process. */
 int io_thread(void *(*f)(void *), const char *name);
+
+/* powerloss.c, for tests: around every request */
+void journal_begin(io_t *io);
+void journal_end(const io_t *io, int error);
 
 /* uring.c: 0, or an errno when io_uring cannot be had */
 int uring_start(void);

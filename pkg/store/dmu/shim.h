@@ -85,4 +85,7 @@ int cask_get_meta(cask_vol *v, void *buf, uint64_t max, uint64_t *len);
  * 8 writes of data, as on a full file system */
 void cask_file_fault(int kinds);
 
+/* test hook: keep a journal of what a loss of power could undo, in fd */
+void cask_journal(int fd);
+
 #endif

@@ -202,6 +202,7 @@ finished(io_t *io, int error)
 
 	if (error == 0)
 		error = faulty(io);
+	journal_end(io, error);
 	if (error != 0)
 		remember(v->extent->seen, io->kind, error);
 	if (io->kind == IO_READ) {
@@ -249,6 +250,7 @@ start(zio_t *zio, io_kind_t kind)
 		v->io.buf = v->buf;
 		align(v, zio->io_size);
 	}
+	journal_begin(&v->io);
 	if (faulty(&v->io) != 0)
 		finished(&v->io, faulty(&v->io));
 	else

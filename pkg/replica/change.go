@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
@@ -33,7 +34,7 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 	if mutant.On(mutant.MarkApart) {
 		ops = markFirst(ops)
 	}
-	if err := c.store.Apply(ops); err != nil {
+	if err := c.store.Apply(c.possible(ops)); err != nil {
 		c.setFailed(fmt.Errorf("apply operations %d to %d: %w", c.applied+1, next-1, err))
 		reply(c.state())
 		return false
@@ -45,6 +46,21 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 	}
 	c.acknowledge(ms, reply)
 	return true
+}
+
+// possible is what a replica does of ops: none that is rebuilt takes a snapshot,
+// for its content is that of no place in the history.
+func (c *Core) possible(ops []store.Op) []store.Op {
+	if c.rec.Membership != replication.Rebuilding || mutant.On(mutant.SnapshotRebuilding) {
+		return ops
+	}
+	ops = slices.Clone(ops)
+	for i := range ops {
+		if ops[i].Kind == store.Snapshot {
+			ops[i] = store.Op{Kind: store.Unmap, Seq: ops[i].Seq}
+		}
+	}
+	return ops
 }
 
 // markFirst splits each operation in two: its mark, then its data.
@@ -80,29 +96,36 @@ func (c *Core) acknowledge(ms []replication.Message, reply Reply) {
 // contract.
 func (c *Core) operation(m *replication.Message) (store.Op, bool) {
 	op := m.Op()
-	if c.store == nil || m.Extent.Len == 0 || m.Extent.End() > c.store.Info().Size ||
-		m.Extent.Off%512 != 0 || m.Extent.Len%512 != 0 {
-		return op, false
-	}
 	if m.Type == replication.Copy {
-		op.Seq, op.Kind = 0, store.Write
+		op.Kind = store.Write
 		if len(op.Data) == 0 {
 			op.Kind = store.Unmap
 		}
-		return op, c.rec.Membership == replication.Rebuilding && (op.Kind == store.Unmap || uint64(len(op.Data)) == m.Extent.Len)
 	}
-	switch op.Kind {
-	case store.Write:
-		if uint64(len(op.Data)) != m.Extent.Len {
-			return op, false
-		}
-	case store.Unmap:
-		if len(op.Data) != 0 {
-			return op, false
-		}
-	default:
+	if c.store == nil || !c.fits(op) {
 		return op, false
+	}
+	if m.Type == replication.Copy {
+		op.Seq = 0
+		return op, c.rec.Membership == replication.Rebuilding
 	}
 	// A member applies only what it has recorded the epoch of.
 	return op, c.rec.Membership == replication.Rebuilding || c.rec.History.Last() == m.Epoch
+}
+
+// fits checks an operation against the store's contract.
+func (c *Core) fits(op store.Op) bool {
+	e := op.Extent
+	switch op.Kind {
+	case store.Write, store.Unmap:
+		if op.Kind == store.Write && uint64(len(op.Data)) != e.Len || op.Kind == store.Unmap && len(op.Data) != 0 {
+			return false
+		}
+		return e.Len > 0 && e.End() <= c.store.Info().Size && e.Off%512 == 0 && e.Len%512 == 0
+	case store.Snapshot:
+		return e.Len == 0 && store.CheckName(op.Name) == nil
+	case store.DropSnapshot:
+		return e.Len == 0 && len(op.Data) == 0
+	}
+	return false
 }

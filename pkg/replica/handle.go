@@ -90,7 +90,9 @@ func (c *Core) one(conn ConnID, m *replication.Message, reply Reply) bool {
 	case replication.Copied:
 		return c.copied(m, reply)
 	case replication.Changed:
-		c.changed(m.ID, m.Base, reply)
+		c.changed(m, reply)
+	case replication.Snapshots:
+		c.snapshots(m.ID, reply)
 	case replication.Flush:
 		c.flush(m.ID, reply)
 	case replication.Read:
@@ -215,12 +217,20 @@ func (c *Core) failLater(err error) {
 	c.mu.Unlock()
 }
 
-func (c *Core) changed(id uint64, base history.Seq, reply Reply) {
+// changed lists what changed after the request's Base, up to its snapshot Seq if
+// it names one.
+func (c *Core) changed(m *replication.Message, reply Reply) {
+	id, span := m.ID, store.Span{Since: m.Base, Snapshot: m.Seq}
 	c.later(func(s store.Store) {
 		m := replication.Message{Type: replication.Extents, ID: id}
 		var err error
-		if m.Extents, err = s.Changed(base); err != nil {
-			m.Code, m.Text = codeOf(err), err.Error()
+		if span.Snapshot == 0 {
+			m.Extents, err = s.Changed(span.Since)
+		} else {
+			m.Extents, err = s.ChangedIn(span)
+		}
+		if err != nil {
+			m.Code, m.Text = snapshotCode(err), err.Error()
 		}
 		m.Extents = coarsen(m.Extents, replication.MaxExtents)
 		reply(m)
@@ -259,15 +269,15 @@ func (c *Core) flush(id uint64, reply Reply) {
 }
 
 func (c *Core) read(conn ConnID, m *replication.Message, reply Reply) bool {
-	if c.rec.Membership != replication.Member || m.Extent.Len > replication.MaxData || m.Extent.End() > c.store.Info().Size {
+	if c.rec.Membership != replication.Member || m.Extent.Len > replication.MaxData || (m.Base == 0 && m.Extent.End() > c.store.Info().Size) {
 		return c.bad(m, reply)
 	}
-	id, e := m.ID, m.Extent
+	id, e, of := m.ID, m.Extent, m.Base
 	c.later(func(s store.Store) {
 		buf := make([]byte, e.Len)
 		r := replication.Message{Type: replication.Data, ID: id, Extent: e}
-		if err := s.ReadAt(buf, e.Off); err != nil {
-			r.Code = codeOf(err)
+		if err := readFrom(s, of, buf, e.Off); err != nil {
+			r.Code = snapshotCode(err)
 		} else {
 			r.Bufs = [][]byte{buf}
 		}
@@ -288,10 +298,7 @@ func (c *Core) tailOp(m *replication.Message, reply Reply) {
 	if !ok {
 		r.Code = replication.ErrGone
 	} else {
-		r.Kind, r.Extent = uint8(op.Kind), op.Extent
-		if len(op.Data) > 0 {
-			r.Bufs = [][]byte{op.Data}
-		}
+		r.SetOp(op)
 	}
 	reply(r)
 }

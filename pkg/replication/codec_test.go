@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
 )
 
 func samples() []Message {
@@ -22,7 +24,53 @@ func samples() []Message {
 		{Type: State, Kind: uint8(Rebuilding), Promised: 4, Seq: 10, Base: 10, History: h, Extent: block.Extent{Len: 1 << 20}, Floor: 700, Mark: 901},
 		{Type: Copied, Epoch: 4, ID: 11, Extent: block.Extent{Len: 1 << 20}},
 		{Type: Done, ID: 8, Code: ErrNoSpace, Text: "pool is full"},
+		{Type: Apply, Epoch: 4, Seq: 902, Kind: uint8(store.Snapshot), Bufs: [][]byte{[]byte("daily-1")}},
+		{Type: Apply, Epoch: 4, Seq: 903, Kind: uint8(store.DropSnapshot), Base: 902},
+		{Type: Snapshots, Epoch: 4, ID: 10},
+		{Type: SnapshotList, ID: 10, Seq: 903, Bufs: [][]byte{EncodeSnapshots(someSnapshots)}},
 	}
+}
+
+var someSnapshots = []store.SnapshotInfo{{Name: "a", Seq: 7, Size: 1 << 40}, {Name: "b-2", Seq: 9, Size: 512}}
+
+func TestOperations(t *testing.T) {
+	for _, op := range []store.Op{
+		{Kind: store.Write, Seq: 3, Extent: block.Extent{Off: 512, Len: 3}, Data: []byte("abc")},
+		{Kind: store.Unmap, Seq: 3, Extent: block.Extent{Off: 512, Len: 3}},
+		{Kind: store.Snapshot, Seq: 4, Name: "x"},
+		{Kind: store.DropSnapshot, Seq: 5, Base: 4},
+	} {
+		var m Message
+		m.SetOp(op)
+		if got := m.Op(); !reflect.DeepEqual(got, op) {
+			t.Errorf("%+v became %+v", op, got)
+		}
+	}
+}
+
+func TestSnapshotList(t *testing.T) {
+	b := EncodeSnapshots(someSnapshots)
+	if got, err := DecodeSnapshots(b); err != nil || !reflect.DeepEqual(got, someSnapshots) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for n := 1; n < len(b); n++ {
+		if got, err := DecodeSnapshots(b[:n]); !errors.Is(err, ErrFrame) && n != 18 {
+			t.Errorf("%d of %d bytes were taken: %v", n, len(b), got)
+		}
+	}
+	many := slices.Repeat(someSnapshots[:1], store.MaxSnapshots+1)
+	if _, err := DecodeSnapshots(EncodeSnapshots(many)); !errors.Is(err, ErrFrame) {
+		t.Errorf("too many snapshots were taken: %v", err)
+	}
+}
+
+func FuzzDecodeSnapshots(f *testing.F) {
+	f.Add(EncodeSnapshots(someSnapshots))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if list, err := DecodeSnapshots(b); err == nil && !bytes.Equal(EncodeSnapshots(list), b) {
+			t.Fatalf("decode and encode differ: %x", b)
+		}
+	})
 }
 
 func encode(t testing.TB, ms ...Message) []byte {

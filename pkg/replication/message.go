@@ -24,6 +24,9 @@
 // (u16 length, bytes), history (u16 count, 16 bytes each), extents (u32 count,
 // 16 bytes each), promised, tail, size, floor and mark (u64 each).
 //
+// The data of an operation Snapshot is its name. That of a SnapshotList is, for
+// each: seq, size (u64 each), name (u8 length, bytes).
+//
 // # Concurrency
 //
 // Messages are values; a Reader and a Writer each belong to one goroutine.
@@ -63,11 +66,11 @@ const (
 	Begin                   // be a clean member at Seq with History → Done
 	Apply                   // operation Seq: Kind, Extent, Data → Applied
 	Flush                   // make all before it stable → Done
-	Read                    // Extent → Data
+	Read                    // Extent, of the snapshot Base when not 0 → Data
 	Tail                    // the recent operation Seq → TailOp
 	Ping                    // → Pong if the epoch still stands
 	Rebuild                 // stop counting; Base is common, ops of History follow from Seq+1 → Extents
-	Changed                 // what changed after Base → Extents
+	Changed                 // what changed after Base, up to the snapshot Seq when not 0 → Extents
 	Copy                    // unnumbered content: Extent, Data (none: zeroes) → Done
 
 	State   // all about the replica
@@ -79,13 +82,17 @@ const (
 	Pong    // of the Ping ID
 	Extents // of the Changed or Rebuild ID
 
-	Turn      // request: may a rebuild begin now? → Done, ErrTurn when the host is busy with others; FlagUrgent: it does anyway
-	Copied    // request: the content up to Extent's end is that of this place of the stream, remember it → Done
-	typeCount = iota + 1
+	Turn   // request: may a rebuild begin now? → Done, ErrTurn when the host is busy with others; FlagUrgent: it does anyway
+	Copied // request: the content up to Extent's end is that of this place of the stream, remember it → Done
+
+	Snapshots    // → SnapshotList
+	SnapshotList // of the Snapshots ID, at Seq or later
+	typeCount    = iota + 1
 )
 
 var typeNames = [...]string{"?", "Hello", "Format", "Adopt", "Begin", "Apply", "Flush", "Read", "Tail", "Ping",
-	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Turn", "Copied"}
+	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Turn", "Copied",
+	"Snapshots", "SnapshotList"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) {
@@ -108,22 +115,23 @@ type Code uint8
 
 // The codes.
 const (
-	OK         Code = iota
-	ErrRequest      // the request is not valid in the replica's state
-	ErrMedium       // checksum error
-	ErrNoSpace      // pool full
-	ErrIO           // any other failure of the store; the replica is failing
-	ErrGone         // the tail does not reach back that far
-	ErrMissing      // the extent was made and is gone
-	ErrShort        // the extent is truncated
-	ErrForeign      // another volume, another replica, or a newer format
-	ErrCorrupt      // the replica's own record is not readable
-	ErrBusy         // the extent is in use by another process
-	ErrTurn         // the replica's host rebuilds enough others
+	OK            Code = iota
+	ErrRequest         // the request is not valid in the replica's state
+	ErrMedium          // checksum error
+	ErrNoSpace         // pool full
+	ErrIO              // any other failure of the store; the replica is failing
+	ErrGone            // the tail does not reach back that far
+	ErrMissing         // the extent was made and is gone
+	ErrShort           // the extent is truncated
+	ErrForeign         // another volume, another replica, or a newer format
+	ErrCorrupt         // the replica's own record is not readable
+	ErrBusy            // the extent is in use by another process
+	ErrTurn            // the replica's host rebuilds enough others
+	ErrNoSnapshot      // the snapshot is not there
 )
 
 var codeNames = [...]string{"OK", "BadRequest", "MediumError", "NoSpace", "IOError", "TailGone", "ExtentMissing",
-	"ExtentTruncated", "ForeignExtent", "CorruptRecord", "ExtentInUse", "WaitsForTurn"}
+	"ExtentTruncated", "ForeignExtent", "CorruptRecord", "ExtentInUse", "WaitsForTurn", "NoSuchSnapshot"}
 
 // String is the code as a CamelCase reason.
 func (c Code) String() string {
@@ -189,11 +197,27 @@ type Message struct {
 
 // Op is the store operation of an Apply or TailOp.
 func (m *Message) Op() store.Op {
-	op := store.Op{Kind: store.Kind(m.Kind), Seq: m.Seq, Extent: m.Extent}
-	if len(m.Bufs) == 1 {
+	op := store.Op{Kind: store.Kind(m.Kind), Seq: m.Seq, Base: m.Base, Extent: m.Extent}
+	if len(m.Bufs) != 1 {
+		return op
+	}
+	if op.Kind == store.Snapshot {
+		op.Name = string(m.Bufs[0])
+	} else {
 		op.Data = m.Bufs[0]
 	}
 	return op
+}
+
+// SetOp is the reverse of Op.
+func (m *Message) SetOp(op store.Op) {
+	m.Kind, m.Seq, m.Base, m.Extent, m.Bufs = uint8(op.Kind), op.Seq, op.Base, op.Extent, nil
+	if op.Kind == store.Snapshot {
+		op.Data = []byte(op.Name)
+	}
+	if len(op.Data) > 0 {
+		m.Bufs = [][]byte{op.Data}
+	}
 }
 
 // DataLen is the number of bytes in Bufs.

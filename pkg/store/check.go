@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
@@ -42,11 +44,20 @@ func (i Info) check(o *Op, mark history.Seq) error {
 		}
 		return nil
 	}
-	if o.Kind != Write && o.Kind != Unmap {
-		return fmt.Errorf("unknown kind %d: %w", o.Kind, block.ErrRange)
-	}
 	if o.Seq != 0 && o.Seq <= mark {
 		return fmt.Errorf("seq %d is not beyond the mark %d: %w", o.Seq, mark, block.ErrRange)
+	}
+	switch o.Kind {
+	case Write, Unmap:
+	case Snapshot:
+		if o.Seq == 0 {
+			return fmt.Errorf("snapshot without a seq: %w", block.ErrRange)
+		}
+		return CheckName(o.Name)
+	case DropSnapshot:
+		return nil
+	default:
+		return fmt.Errorf("unknown kind %d: %w", o.Kind, block.ErrRange)
 	}
 	e := o.Extent
 	if e.Off%Alignment != 0 || e.Len%Alignment != 0 || e.Off > i.Size || e.Len > i.Size-e.Off {
@@ -72,4 +83,26 @@ func CheckMeta(b []byte) error {
 		return fmt.Errorf("metadata record of %d bytes, at most %d: %w", len(b), MaxMeta, block.ErrRange)
 	}
 	return nil
+}
+
+// engineNames is how the names begin that engines take for themselves.
+const engineNames = "cask-changed-"
+
+// CheckName validates a snapshot's name: up to MaxName of a-z, 0-9 and -, not
+// beginning with -. The error is of class block.ErrRange.
+func CheckName(name string) error {
+	bad := strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-'
+	})
+	if bad || name == "" || len(name) > MaxName || name[0] == '-' || strings.HasPrefix(name, engineNames) {
+		return fmt.Errorf("snapshot name %.80q: give 1 to %d of a-z, 0-9 and -, beginning with neither - nor %q: %w",
+			name, MaxName, engineNames, block.ErrRange)
+	}
+	return nil
+}
+
+// Takes reports whether a Snapshot called name, where have are there, does more
+// than move the mark.
+func Takes(have []SnapshotInfo, name string) bool {
+	return len(have) < MaxSnapshots && !slices.ContainsFunc(have, func(s SnapshotInfo) bool { return s.Name == name })
 }

@@ -13,9 +13,15 @@
 //
 // # Concurrency
 //
-// Apply, SetMeta and Close are called by one goroutine at a time; ReadAt,
-// Flush, Changed and Status by any number beside it. A Flush covers the Apply
-// calls that returned before it began.
+// Apply, SetMeta and Close are called by one goroutine at a time; all else by any
+// number beside it. A Flush covers the Apply calls that returned before it began.
+//
+// # Snapshots
+//
+// A snapshot is the content after all operations before the one that took it,
+// and named by that one's Seq. It survives a crash exactly when the mark is not
+// below that Seq; that it was dropped, when the mark is not below the Seq of the
+// drop.
 package store
 
 import (
@@ -35,17 +41,33 @@ const (
 	// Rebase moves the mark to Seq without changing content and forgets
 	// what is known of the states after Base: from here on every block
 	// that was, or will be, changed after Base counts as changed.
+	// It drops the snapshots after Base.
 	Rebase
+	// Snapshot keeps the content as it is under Name. It is stable, with all
+	// before it, when Apply returns. Where Name is taken, or MaxSnapshots are
+	// there, it does nothing but move the mark: the same on each replica.
+	Snapshot
+	// DropSnapshot gives up the snapshot that operation Base took, if it is
+	// there.
+	DropSnapshot
 )
 
 // Op is one change. Ops of one Apply happen in order.
 type Op struct {
 	Kind   Kind
 	Seq    history.Seq  // new mark, greater than the one before; 0 leaves the mark
-	Base   history.Seq  // Rebase only; at most the mark
+	Base   history.Seq  // Rebase: at most the mark; DropSnapshot: the snapshot's Seq
 	Extent block.Extent // Write, Unmap: aligned to 512 bytes
 	Data   []byte       // Write only, len == Extent.Len; not kept after Apply returns
+	Name   string       // Snapshot only
 }
+
+// Bounds of snapshots. The length of names is what an operation's place on the
+// wire and ZFS both hold.
+const (
+	MaxName      = 63 // bytes
+	MaxSnapshots = 1024
+)
 
 // MaxMeta bounds the metadata record, in bytes.
 const MaxMeta = 8 << 10
@@ -74,7 +96,31 @@ type Store interface {
 	// or was ever freed since, when since is 0 or older than what is
 	// remembered.
 	Changed(since history.Seq) ([]block.Extent, error)
+	Snapshots
 	Meta
+}
+
+// SnapshotInfo is a snapshot.
+type SnapshotInfo struct {
+	Name string
+	Seq  history.Seq // of the operation that took it
+	Size uint64      // of the volume then, bytes
+}
+
+// Span is the history from Since, exclusive, to the snapshot of operation
+// Snapshot.
+type Span struct{ Since, Snapshot history.Seq }
+
+// Snapshots is the part of a Store that keeps snapshots.
+type Snapshots interface {
+	// Snapshots lists them, ascending by Seq.
+	Snapshots() []SnapshotInfo
+	// ReadSnapshot fills p from byte off of the snapshot that operation seq
+	// took; ErrNotFound when it is not there.
+	ReadSnapshot(seq history.Seq, p []byte, off uint64) error
+	// ChangedIn is Changed as it was when the snapshot was taken;
+	// ErrNotFound when that is not there.
+	ChangedIn(s Span) ([]block.Extent, error)
 }
 
 // Meta is the part of a Store that holds the replica's own record, and ends it.

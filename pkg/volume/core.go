@@ -20,6 +20,7 @@ import (
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
 )
 
 // Time is a reading of a monotonic clock.
@@ -132,11 +133,15 @@ type Action struct {
 
 // Request is one operation of a frontend.
 type Request struct {
-	Op     block.Op
+	Op     block.Op // of package block, or OpSnapshot and those after it
 	Extent block.Extent
 	FUA    bool
 	Bufs   [][]byte // OpWrite: the content; OpRead: set on completion
 	Owner  any      // the driver's own
+
+	Name      string               // OpSnapshot
+	Base      history.Seq          // OpRead: of this snapshot, 0: of the volume; OpDropSnapshot: of which
+	Snapshots []store.SnapshotInfo // OpListSnapshots: set on completion
 
 	seq      history.Seq      // when issued
 	reader   quorum.ReplicaID // that was asked
@@ -401,7 +406,7 @@ func (c *Core) Submit(now Time, r *Request) {
 	switch {
 	case c.phase == Stopped, !c.sole:
 		c.complete(r, block.ErrFenced)
-	case r.Op == block.OpRead:
+	case r.Op == block.OpRead || r.Op == OpListSnapshots:
 		c.reads.waiting = append(c.reads.waiting, r)
 	case r.Op == block.OpFlush:
 		c.flushes.waiting = append(c.flushes.waiting, r)

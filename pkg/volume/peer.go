@@ -195,7 +195,7 @@ func (c *Core) Receive(now Time, id quorum.ReplicaID, conn uint64, m replication
 		c.onApplied(p, m.Seq)
 	case replication.Done:
 		c.onDone(p, m)
-	case replication.Data:
+	case replication.Data, replication.SnapshotList:
 		c.onData(p, m)
 	case replication.Pong:
 		if m.ID == p.pingID {

@@ -52,14 +52,14 @@ func (c *Core) pumpReads() {
 	kept := c.reads.waiting[:0]
 	for _, r := range c.reads.waiting {
 		p := c.reader(r)
-		if p == nil || c.unsettledFor(r, c.last) {
+		if p == nil || r.Base == 0 && c.unsettledFor(r, c.last) {
 			kept = append(kept, r)
 			continue
 		}
 		id := c.id()
 		r.reader = p.id
 		c.reads.sent[id] = r
-		c.send(p, replication.Message{Type: replication.Read, ID: id, Extent: r.Extent})
+		c.send(p, r.question(id))
 	}
 	clear(c.reads.waiting[len(kept):])
 	c.reads.waiting = kept
@@ -89,26 +89,30 @@ func (c *Core) onData(p *peer, m replication.Message) {
 		return
 	}
 	delete(c.reads.sent, m.ID)
-	if m.Code != replication.OK || uint64(m.DataLen()) != r.Extent.Len {
-		c.readFailed(r, p)
+	if !r.take(m) {
+		c.readFailed(r, m.Code)
 		return
 	}
-	r.Bufs, r.answered = m.Bufs, m.Seq
+	r.answered = m.Seq
 	c.reads.parked = append(c.reads.parked, r)
 }
 
 // readFailed tries another replica; when every one that is in sync has
 // failed, so does the read.
-func (c *Core) readFailed(r *Request, p *peer) {
+func (c *Core) readFailed(r *Request, code replication.Code) {
 	if r.bad == nil {
 		r.bad = map[quorum.ReplicaID]bool{}
 	}
-	r.bad[p.id] = true
+	r.bad[r.reader] = true
 	for _, q := range c.peers {
 		if !r.bad[q.id] {
 			c.reads.waiting = append(c.reads.waiting, r)
 			return
 		}
+	}
+	if code == replication.ErrNoSnapshot {
+		c.complete(r, ErrNoSnapshot)
+		return
 	}
 	c.complete(r, block.ErrMedium)
 }
@@ -117,7 +121,7 @@ func (c *Core) readFailed(r *Request, p *peer) {
 func (c *Core) unpark() {
 	kept := c.reads.parked[:0]
 	for _, r := range c.reads.parked {
-		if c.unsettledFor(r, r.answered) {
+		if r.Base == 0 && c.unsettledFor(r, r.answered) || r.Op == OpListSnapshots && r.answered > c.commit {
 			kept = append(kept, r)
 			continue
 		}

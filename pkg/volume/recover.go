@@ -189,7 +189,7 @@ func (c *Core) onTailOp(p *peer, m replication.Message) {
 		c.reacquire(fmt.Sprintf("replica %s no longer has operation %d: %v", p.id, m.Seq, m.Code))
 		return
 	}
-	c.log.append(entry{seq: m.Seq, kind: m.Kind, extent: m.Extent, bufs: m.Bufs})
+	c.log.append(entry{seq: m.Seq, kind: m.Kind, base: m.Base, extent: m.Extent, bufs: m.Bufs})
 	c.tail.got++
 }
 

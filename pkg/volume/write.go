@@ -15,7 +15,8 @@ import (
 // entry is one numbered operation.
 type entry struct {
 	seq    history.Seq
-	kind   uint8 // store.Kind
+	kind   uint8       // store.Kind
+	base   history.Seq // DropSnapshot: of which operation
 	extent block.Extent
 	bufs   [][]byte
 	req    *Request // nil once acknowledged, or of an earlier epoch
@@ -84,8 +85,13 @@ func (c *Core) number(r *Request) {
 	c.last++
 	r.seq = c.last
 	e := entry{seq: c.last, kind: uint8(store.Unmap), extent: r.Extent, req: r}
-	if r.Op == block.OpWrite {
+	switch r.Op {
+	case block.OpWrite:
 		e.kind, e.bufs = uint8(store.Write), r.Bufs
+	case OpSnapshot:
+		e.kind, e.bufs = uint8(store.Snapshot), [][]byte{[]byte(r.Name)}
+	case OpDropSnapshot:
+		e.kind, e.base = uint8(store.DropSnapshot), r.Base
 	}
 	c.uncom.ops++
 	c.uncom.bytes += e.size()
@@ -99,7 +105,7 @@ func (c *Core) pump(p *peer) {
 	}
 	for p.sent < c.last {
 		e := c.log.at(p.sent + 1)
-		c.send(p, replication.Message{Type: replication.Apply, Seq: e.seq, Kind: e.kind, Extent: e.extent, Bufs: e.bufs})
+		c.send(p, replication.Message{Type: replication.Apply, Seq: e.seq, Kind: e.kind, Base: e.base, Extent: e.extent, Bufs: e.bufs})
 		p.sent++
 	}
 }

@@ -67,5 +67,8 @@ const (
 	ResumeExact    // what was copied before counts as equal before it was brought up to date
 	ResumeInTwo    // a diverged replica keeps what it had copied before that was made good
 
+	// Snapshots.
+	SnapshotRebuilding // a replica that is rebuilt takes snapshots of what it has
+
 	Count
 )

@@ -3,6 +3,7 @@
 package dmu_test
 
 import (
+	"fmt"
 	"math/rand"
 	"sync/atomic"
 	"testing"
@@ -107,5 +108,26 @@ func BenchmarkOpen(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
+	}
+}
+
+// BenchmarkSnapshot is how long operations wait for a snapshot: 4 MiB of writes
+// are in the transaction group that it closes.
+func BenchmarkSnapshot(b *testing.B) {
+	s := create(b, extent(b, 64<<20))
+	var seq history.Seq
+	for b.Loop() {
+		b.StopTimer()
+		for range 256 {
+			seq++
+			mustApply(b, s, writeOp(seq, uint64(seq%1000)*(64<<10), random(16<<10)))
+		}
+		seq++
+		b.StartTimer()
+		mustApply(b, s, snapshotOp(seq, fmt.Sprint("s", seq)), dropOp(seq+1, seq))
+		seq++
+	}
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
 	}
 }

@@ -5,8 +5,6 @@
 #include <sys/dmu_traverse.h>
 #include <sys/dsl_destroy.h>
 
-#define	SNAP_PREFIX	"cask-changed-"
-
 typedef struct {
 	uint64_t *pairs;
 	uint64_t n;
@@ -165,27 +163,73 @@ snapshot_traverse(cask_vol *v, collect_t *c)
 	return (e != 0 ? e : destroyed);
 }
 
-int
-cask_changed(cask_vol *v, uint64_t since, uint64_t *pairs, uint64_t max,
-    uint64_t *n)
+/* What v says of the content that c is about. */
+static void
+collect_init(collect_t *c, cask_vol *v, uint64_t since, uint64_t txg)
 {
-	collect_t c = { .pairs = pairs, .max = max, .size = v->size,
-	    .block_size = v->block_size, .since = mark_txg(v, since),
-	    .region = v->region, .nregions = v->size / v->region + 1 };
+	c->block_size = v->block_size;
+	c->since = MAX(mark_txg(v, since), txg);
+	c->region = v->region;
+	c->nregions = c->size / v->region + 1;
+	c->regions = calloc(c->nregions, sizeof (uint64_t));
+}
+
+static int
+read_regions(collect_t *c, objset_t *os)
+{
+	if (c->regions == NULL)
+		return (ENOMEM);
+	return (dmu_read(os, REGION_OBJ, 0, c->nregions * sizeof (uint64_t),
+	    c->regions, DMU_READ_PREFETCH));
+}
+
+static void
+collect_end(collect_t *c, uint64_t *n)
+{
+	free(c->regions);
+	collect_ghosts(c, UINT64_MAX);
+	*n = c->n;
+}
+
+int
+cask_changed(cask_vol *v, uint64_t since, uint64_t txg, uint64_t *pairs,
+    uint64_t max, uint64_t *n)
+{
+	collect_t c = { .pairs = pairs, .max = max, .size = v->size };
 
 	if (spa_suspended(v->spa))
 		return (CASK_SUSPENDED);
+	collect_init(&c, v, since, txg);
 	c.nghosts = ghost_copy(v, c.since, c.ghosts);
-	c.regions = calloc(c.nregions, sizeof (uint64_t));
-	if (c.regions == NULL)
-		return (ENOMEM);
-	int e = dmu_read(v->os, REGION_OBJ, 0, c.nregions * sizeof (uint64_t),
-	    c.regions, DMU_READ_PREFETCH);
+	int e = read_regions(&c, v->os);
 	if (e == 0)
 		e = snapshot_traverse(v, &c);
-	free(c.regions);
-	collect_ghosts(&c, UINT64_MAX);
-	*n = c.n;
+	collect_end(&c, n);
+	return (e);
+}
+
+/* The snapshot's own ghosts and regions: as if it had been asked then. */
+int
+cask_snap_changed(cask_vol *v, cask_snap *s, uint64_t since, uint64_t txg,
+    uint64_t *pairs, uint64_t max, uint64_t *n)
+{
+	collect_t c = { .pairs = pairs, .max = max, .size = s->size };
+	mark_t *m = malloc(sizeof (*m));
+
+	if (m == NULL)
+		return (ENOMEM);
+	collect_init(&c, v, since, txg);
+	int e = dmu_read(s->os, MARK_OBJ, 0, sizeof (*m), m, 0);
+	if (e == 0 && (m->magic != MARK_MAGIC || m->ghost_slots > GHOST_SLOTS))
+		e = CASK_FORMAT;
+	if (e == 0) {
+		c.nghosts = ghost_copy_of(m, c.since, c.ghosts);
+		e = read_regions(&c, s->os);
+	}
+	if (e == 0)
+		e = traverse(s->name, &c);
+	collect_end(&c, n);
+	free(m);
 	return (e);
 }
 

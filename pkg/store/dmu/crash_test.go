@@ -5,11 +5,13 @@ package dmu_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/rand"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -52,7 +54,7 @@ func victim(arg string) {
 	}
 	start := s.Info().Mark
 	fmt.Printf("m %d\n", start)
-	g, choose := crashGen(n, start), rand.New(rand.NewSource(n+1))
+	g, choose := crashGen(n, start, seqs(s.Snapshots())), rand.New(rand.NewSource(n+1))
 	for {
 		ops := make([]store.Op, 1+choose.Intn(6))
 		for i := range ops {
@@ -89,8 +91,15 @@ func split3(s string) (a, b, c string) {
 	return f[0], f[1], f[2]
 }
 
-func crashGen(seed int64, start history.Seq) *storetest.Gen {
-	return &storetest.Gen{Rng: rand.New(rand.NewSource(seed)), Size: crashSize, Seq: start}
+func crashGen(seed int64, start history.Seq, live []history.Seq) *storetest.Gen {
+	return &storetest.Gen{Rng: rand.New(rand.NewSource(seed)), Size: crashSize, Seq: start, Snapshots: 150, Live: live}
+}
+
+func seqs(snaps []store.SnapshotInfo) (out []history.Seq) {
+	for _, x := range snaps {
+		out = append(out, x.Seq)
+	}
+	return out
 }
 
 // crasher follows a store through its crashes with a model.
@@ -104,8 +113,37 @@ type crasher struct {
 	seed    int64       // of the operations after mark
 	old     []byte      // an earlier state, for Changed
 	oldMark history.Seq
-	life    int    // of a victim, at most, ms
-	journal string // of what a loss of power could undo; none when empty
+	life    int           // of a victim, at most, ms
+	journal string        // of what a loss of power could undo; none when empty
+	live    []history.Seq // snapshots, in the generator's order
+	sums    map[history.Seq][sha256.Size]byte
+}
+
+// note follows the snapshots.
+func (c *crasher) note(o store.Op) {
+	switch o.Kind {
+	case store.Snapshot:
+		c.live = append(c.live, o.Seq)
+		c.sums[o.Seq] = sha256.Sum256(c.content)
+	case store.DropSnapshot:
+		i := slices.Index(c.live, o.Base)
+		c.live = slices.Delete(c.live, i, i+1)
+		delete(c.sums, o.Base)
+	}
+}
+
+// checkSnapshots: they are those of the prefix, each with its content.
+func (c *crasher) checkSnapshots(s store.Store) {
+	c.t.Helper()
+	got := s.Snapshots()
+	if !slices.Equal(seqs(got), c.live) {
+		c.t.Fatalf("snapshots %v at mark %d, want %v", got, c.mark, c.live)
+	}
+	for _, x := range got {
+		if sha256.Sum256(storetest.SnapshotContent(c.t, s, x)) != c.sums[x.Seq] {
+			c.t.Fatalf("snapshot %v at mark %d has not the content it was taken of", x, c.mark)
+		}
+	}
 }
 
 // advance takes the model to mark, which must be the result of a prefix.
@@ -114,15 +152,16 @@ func (c *crasher) advance(mark history.Seq) {
 	if mark < c.flushed {
 		c.t.Fatalf("mark %d after the crash, %d was flushed", mark, c.flushed)
 	}
-	g := crashGen(c.seed, c.mark)
+	g := crashGen(c.seed, c.mark, slices.Clone(c.live))
 	for c.mark < mark {
 		o := g.Op()
 		at := c.content[o.Extent.Off:o.Extent.End()]
 		if o.Kind == store.Write {
 			copy(at, o.Data)
-		} else {
+		} else if o.Kind == store.Unmap {
 			clear(at)
 		}
+		c.note(o)
 		c.mark = o.Seq
 	}
 	if c.mark != mark {
@@ -180,6 +219,7 @@ func (c *crasher) check() {
 	if at := storetest.FirstDiff(storetest.Content(c.t, s), c.content); at >= 0 {
 		c.t.Fatalf("content at mark %d differs from the model first at byte %d", found, at)
 	}
+	c.checkSnapshots(s)
 	ext, err := s.Changed(c.oldMark)
 	if err != nil {
 		c.t.Fatal(err)
@@ -207,7 +247,7 @@ func newCrasher(t *testing.T) *crasher {
 	}
 	t.Logf("STORETEST_SEED=%d", seed)
 	c := &crasher{t: t, life: 700, o: extent(t, crashSize), rng: rand.New(rand.NewSource(seed)),
-		content: make([]byte, crashSize), old: make([]byte, crashSize)}
+		content: make([]byte, crashSize), old: make([]byte, crashSize), sums: map[history.Seq][sha256.Size]byte{}}
 	if err := create(t, c.o).Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +272,13 @@ func (c *crasher) rounds(n int, after func()) {
 	if out := zdb(t, c.o, "-bcc", c.o.Pool); !bytes.Contains(out, []byte("No leaks")) {
 		t.Errorf("zdb -bcc: %s", out)
 	}
-	if out := zdb(t, c.o, "-d", c.o.Pool); bytes.Contains(out, []byte("@")) {
-		t.Errorf("a snapshot was left behind: %s", out)
+	out := zdb(t, c.o, "-d", c.o.Pool)
+	for _, seq := range c.live {
+		if !bytes.Contains(out, fmt.Appendf(nil, "@s-%d ", seq)) {
+			t.Errorf("snapshot %d is not among what zdb shows: %s", seq, out)
+		}
+	}
+	if n := bytes.Count(out, []byte("@")); n != len(c.live) {
+		t.Errorf("%d snapshots, want %d: %s", n, len(c.live), out)
 	}
 }

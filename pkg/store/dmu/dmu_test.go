@@ -56,6 +56,7 @@ func TestConformance(t *testing.T) {
 		t.Run(fmt.Sprint(bs), func(t *testing.T) {
 			var o dmu.Options
 			storetest.Run(t, storetest.Factory{
+				Exact: true,
 				Create: func(t *testing.T) store.Store {
 					o = extent(t, storetest.Size)
 					o.BlockSize = bs

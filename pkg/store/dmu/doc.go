@@ -20,6 +20,9 @@
 //	object 4  metadata    16384 bytes: magic "CASKMETA", version 1, length; content from 64
 //	object 5  regions     an array of TXGs: in which one each region was last zeroed, even in part
 //
+// Snapshots of <pool>/vol that have the user property cask:seq are the volume's:
+// the Seq that took it; cask:size, bytes; cask:drop, the Seq that drops it.
+//
 // ZFS checksums every block; the records have no checksum of their own. The
 // versions are frozen: a higher one is refused with store.ErrFormat.
 //

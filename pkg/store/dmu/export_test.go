@@ -5,6 +5,7 @@ package dmu
 import (
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
 )
 
 const (
@@ -18,6 +19,27 @@ var (
 	SetFaults  = setFaults
 	SetJournal = setJournal
 )
+
+// CrashPoint ends an operation on snapshots half way, as a crash does.
+type CrashPoint int
+
+const (
+	Taken     CrashPoint = iota // the snapshot is there, the mark does not say so
+	Doomed                      // a drop is noted, the mark does not say so
+	DoomMoved                   // the mark says that it was dropped, the snapshot is there
+)
+
+// Half performs o up to p. The store is to be closed then.
+func (s *Store) Half(p CrashPoint, o store.Op) error {
+	if p == Taken {
+		return s.failedCall("take a snapshot in", s.take(&o))
+	}
+	x, _ := s.forget(o.Base)
+	if e := s.doom(x, o.Seq); e != 0 || p == Doomed {
+		return s.failedCall("doom a snapshot in", e)
+	}
+	return s.failedCall("move the mark of", s.moveMark(o.Seq))
+}
 
 // ChangedAtMost is Changed with a lower bound on the extents.
 func (s *Store) ChangedAtMost(since history.Seq, limit int) ([]block.Extent, error) {

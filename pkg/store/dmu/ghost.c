@@ -203,16 +203,22 @@ region_set(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx)
 
 /* The ghosts of TXGs after txg, by offset. */
 uint64_t
-ghost_copy(cask_vol *v, uint64_t txg, ghost_t *out)
+ghost_copy_of(const mark_t *m, uint64_t txg, ghost_t *out)
 {
 	uint64_t n = 0;
 
-	mutex_enter(&v->mark_lock);
-	mark_t *m = mark_of(v);
 	for (uint64_t i = 0; i < m->ghost_slots; i++) {
 		if (m->ghosts[i].txg > txg)
 			out[n++] = m->ghosts[i];
 	}
+	return (n);
+}
+
+uint64_t
+ghost_copy(cask_vol *v, uint64_t txg, ghost_t *out)
+{
+	mutex_enter(&v->mark_lock);
+	uint64_t n = ghost_copy_of(mark_of(v), txg, out);
 	mutex_exit(&v->mark_lock);
 	return (n);
 }

@@ -239,7 +239,11 @@ func openVolume(o Options, c cStrings, lock *os.File) (*Store, error) {
 	if l, err := readLabel(o.Path); err == nil {
 		s.bytes = l.bytes
 	}
-	if err := s.loadMeta(); err != nil {
+	err := s.loadMeta()
+	if err == nil {
+		err = s.loadSnapshots()
+	}
+	if err != nil {
 		return nil, errors.Join(err, failed("close", o.Path, C.cask_close(vol)))
 	}
 	s.watch()

@@ -73,9 +73,37 @@ int cask_flush(cask_vol *v);
 /* everything is in a synced TXG */
 int cask_sync(cask_vol *v);
 
-/* up to max (offset, length) pairs, merged until they fit */
-int cask_changed(cask_vol *v, uint64_t since, uint64_t *pairs, uint64_t max,
-    uint64_t *n);
+/*
+ * Up to max (offset, length) pairs, merged until they fit. txg: everything that
+ * changed after since is known to be born after it; 0: nothing is known.
+ */
+int cask_changed(cask_vol *v, uint64_t since, uint64_t txg, uint64_t *pairs,
+    uint64_t max, uint64_t *n);
+
+/* Snapshots; see snapshot.c. name has room for CASK_NAME bytes. */
+#define	CASK_NAME	256
+
+/* words that describe a snapshot: seq, size, seq of its drop, creation TXG */
+#define	CASK_SNAP_WORDS	4
+
+typedef struct cask_snap cask_snap;
+
+int cask_snap_take(cask_vol *v, const char *name, uint64_t seq);
+int cask_snap_describe(cask_vol *v, const char *name, uint64_t *words);
+/* the one after *cookie, at first 0; ENOENT: there is none */
+int cask_snap_next(cask_vol *v, uint64_t *cookie, char *name, uint64_t *words);
+/* operation seq, 0: none, drops it */
+int cask_snap_doom(cask_vol *v, const char *name, uint64_t seq);
+/* EBUSY while it is open */
+int cask_snap_destroy(cask_vol *v, const char *name);
+
+int cask_snap_open(cask_vol *v, const char *name, cask_snap **out);
+void cask_snap_close(cask_snap *s);
+uint64_t cask_snap_size(cask_snap *s);
+int cask_snap_read(cask_snap *s, uint64_t off, uint64_t len, void *buf);
+/* as cask_changed */
+int cask_snap_changed(cask_vol *v, cask_snap *s, uint64_t since, uint64_t txg,
+    uint64_t *pairs, uint64_t max, uint64_t *n);
 
 int cask_set_meta(cask_vol *v, const void *buf, uint64_t len);
 /* ENOENT: none was ever set */

@@ -69,6 +69,8 @@ type Store struct {
 	failed error // of an Apply or SetMeta: nothing is changed after it
 	meta   []byte
 	mark   history.Seq
+
+	snaps snapshots
 }
 
 func newStore(o Options, vol *C.cask_vol, lock *os.File) *Store {
@@ -231,14 +233,39 @@ func (s *Store) Apply(ops []store.Op) error {
 	if err := s.Info().Check(ops); err != nil {
 		return fmt.Errorf("extent %s: %w", s.opt.Path, err)
 	}
-	if e := s.apply(ops); e != 0 {
-		return s.fail(s.failedCall("apply to", e))
+	for len(ops) > 0 {
+		n, e := s.applySome(ops)
+		if e != 0 {
+			return s.fail(s.failedCall("apply to", e))
+		}
+		ops = ops[n:]
 	}
 	return nil
 }
 
-// apply performs ops on this thread as long as nothing blocks.
-func (s *Store) apply(ops []store.Op) C.int {
+// applySome performs the first operations: one on snapshots, or all that have
+// nothing to do with them.
+func (s *Store) applySome(ops []store.Op) (int, C.int) {
+	switch o := &ops[0]; o.Kind {
+	case store.Snapshot:
+		return 1, s.takeSnapshot(o)
+	case store.DropSnapshot:
+		return 1, s.dropSnapshot(o)
+	case store.Rebase:
+		if e := s.dropAfter(o.Base); e != 0 {
+			return 1, e
+		}
+		return 1, s.applyPlain(ops[:1])
+	}
+	n := slices.IndexFunc(ops, func(o store.Op) bool { return o.Kind != store.Write && o.Kind != store.Unmap })
+	if n < 0 {
+		n = len(ops)
+	}
+	return n, s.applyPlain(ops[:n])
+}
+
+// applyPlain performs ops on this thread as long as nothing blocks.
+func (s *Store) applyPlain(ops []store.Op) C.int {
 	var pins runtime.Pinner
 	words := encode(ops, &pins)
 	done, e := s.applyWords(words, 0)
@@ -345,12 +372,17 @@ func (s *Store) changed(since history.Seq, limit int) ([]block.Extent, error) {
 		return nil, err
 	}
 	defer s.leave()
+	txg := s.snaps.txgOf(since)
+	return s.listed(since, limit, func(pairs *C.uint64_t, n *C.uint64_t) C.int {
+		return C.cask_changed(s.vol, C.uint64_t(since), C.uint64_t(txg), pairs, C.uint64_t(limit), n)
+	})
+}
+
+// listed is what call finds to have changed after since.
+func (s *Store) listed(since history.Seq, limit int, call func(pairs, n *C.uint64_t) C.int) ([]block.Extent, error) {
 	pairs := make([]C.uint64_t, 2*limit)
 	var n C.uint64_t
-	e := s.guarded(func() C.int {
-		return C.cask_changed(s.vol, C.uint64_t(since), &pairs[0], C.uint64_t(limit), &n)
-	})
-	if e != 0 {
+	if e := s.guarded(func() C.int { return call(&pairs[0], &n) }); e != 0 {
 		return nil, fmt.Errorf("changed since %d: %w", since, s.failedCall("traverse", e))
 	}
 	out := make([]block.Extent, n)
@@ -419,6 +451,7 @@ func (s *Store) Close() error {
 		return s.failedCall("close", e)
 	}
 	s.calls.Wait()
+	s.closeSnapshots()
 	if end := C.cask_close(s.vol); e == 0 {
 		e = end
 	}

@@ -44,6 +44,15 @@ func (*Store) Flush() error { return ErrUnsupported }
 // Changed implements store.Store.
 func (*Store) Changed(history.Seq) ([]block.Extent, error) { return nil, ErrUnsupported }
 
+// Snapshots implements store.Snapshots.
+func (*Store) Snapshots() []store.SnapshotInfo { return nil }
+
+// ReadSnapshot implements store.Snapshots.
+func (*Store) ReadSnapshot(history.Seq, []byte, uint64) error { return ErrUnsupported }
+
+// ChangedIn implements store.Snapshots.
+func (*Store) ChangedIn(store.Span) ([]block.Extent, error) { return nil, ErrUnsupported }
+
 // Meta implements store.Meta.
 func (*Store) Meta() []byte { return nil }
 

@@ -136,6 +136,7 @@ int has_zero_piece(cask_vol *v, uint64_t off, uint64_t len, const char *data);
 void region_hold(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx);
 void region_set(cask_vol *v, uint64_t off, uint64_t len, dmu_tx_t *tx);
 uint64_t ghost_copy(cask_vol *v, uint64_t txg, ghost_t *out);
+uint64_t ghost_copy_of(const mark_t *m, uint64_t txg, ghost_t *out);
 
 /* log.c */
 void log_write(cask_vol *v, uint64_t off, uint64_t len, const char *data,
@@ -163,7 +164,16 @@ int tx_assign(cask_vol *v, dmu_tx_t *tx, int may_block);
 int wait_stable(cask_vol *v, uint64_t txg);
 
 /* changed.c */
+#define	SNAP_PREFIX	"cask-changed-"
 void destroy_leftovers(cask_vol *v);
+
+/* A snapshot that is open. */
+struct cask_snap {
+	char name[ZFS_MAX_DATASET_NAME_LEN];	/* of the dataset */
+	objset_t *os;
+	dnode_t *dn;			/* of DATA_OBJ */
+	uint64_t size;
+};
 
 /* taskq.c: this thread reaps completions; its tasks are kept in head */
 void reaper_begin(taskq_ent_t *head);

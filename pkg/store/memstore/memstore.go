@@ -62,6 +62,7 @@ type state struct {
 	blocks  map[uint64][]byte      // by block number; absent reads as zeroes
 	changed map[uint64]history.Seq // by block number: the Seq that changed it last
 	meta    []byte
+	snaps   []snapshot // ascending by Seq
 }
 
 // undo takes one operation back.
@@ -100,6 +101,7 @@ func (s *Store) Clone() *Store {
 			blocks:  maps.Clone(s.st.blocks),
 			changed: maps.Clone(s.st.changed),
 			meta:    slices.Clone(s.st.meta),
+			snaps:   slices.Clone(s.st.snaps),
 		},
 	}
 }
@@ -189,8 +191,15 @@ func (s *Store) Apply(ops []store.Op) error {
 }
 
 func (s *Store) applyLocked(o *store.Op) {
-	if o.Kind == store.Rebase {
+	switch o.Kind {
+	case store.Rebase:
 		s.rebaseLocked(o)
+		return
+	case store.Snapshot:
+		s.snapshotLocked(o)
+		return
+	case store.DropSnapshot:
+		s.dropLocked(o)
 		return
 	}
 	key := s.st.mark + 1
@@ -240,6 +249,7 @@ func (s *Store) rebaseLocked(o *store.Op) {
 		}
 	}
 	s.st.mark = o.Seq
+	s.st.snaps = slices.DeleteFunc(slices.Clone(s.st.snaps), func(x snapshot) bool { return x.Seq > base })
 	s.undo = nil
 }
 
@@ -256,17 +266,21 @@ func (s *Store) ReadAt(p []byte, off uint64) error {
 	if err := s.faults[Read].hit(); err != nil {
 		return err
 	}
+	s.readBlocks(s.st.blocks, p, off)
+	return nil
+}
+
+func (s *Store) readBlocks(blocks map[uint64][]byte, p []byte, off uint64) {
 	bs := uint64(s.opt.BlockSize)
 	for len(p) > 0 {
 		n := min(bs-off%bs, uint64(len(p)))
-		if b := s.st.blocks[off/bs]; b != nil {
+		if b := blocks[off/bs]; b != nil {
 			copy(p[:n], b[off%bs:])
 		} else {
 			clear(p[:n])
 		}
 		p, off = p[n:], off+n
 	}
-	return nil
 }
 
 // Flush implements store.Store.
@@ -290,27 +304,31 @@ func (s *Store) Changed(since history.Seq) ([]block.Extent, error) {
 	if err := s.faults[Changed].hit(); err != nil {
 		return nil, err
 	}
-	since = min(since, s.st.mark)
+	return s.changedSince(s.st.changed, min(since, s.st.mark), s.opt.Size), nil
+}
+
+// changedSince lists what of a content of size bytes changed after since.
+func (s *Store) changedSince(changed map[uint64]history.Seq, since history.Seq, size uint64) []block.Extent {
 	if s.opt.Coarse > 1 {
 		since -= since % s.opt.Coarse
 	}
 	var ns []uint64
-	for n, c := range s.st.changed {
+	for n, c := range changed {
 		if c > since {
 			ns = append(ns, n)
 		}
 	}
 	slices.Sort(ns)
-	return s.merge(ns), nil
+	return s.merge(ns, size)
 }
 
 // merge turns ascending block numbers into extents.
-func (s *Store) merge(ns []uint64) []block.Extent {
+func (s *Store) merge(ns []uint64, size uint64) []block.Extent {
 	var out []block.Extent
 	bs := uint64(s.opt.BlockSize)
 	for _, n := range ns {
 		off := n * bs
-		length := min(bs, s.opt.Size-off)
+		length := min(bs, size-off)
 		if k := len(out); k > 0 && out[k-1].End() == off {
 			out[k-1].Len += length
 		} else {

@@ -16,6 +16,7 @@ import (
 func factory(opt memstore.Options) storetest.Factory {
 	opt.Size = storetest.Size
 	return storetest.Factory{
+		Exact:  opt.Coarse == 0,
 		Create: func(*testing.T) store.Store { return memstore.New(opt) },
 		Reopen: func(t *testing.T, s store.Store) store.Store {
 			if err := s.Close(); err != nil {

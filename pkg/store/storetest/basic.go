@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/cask-storage/cask/pkg/block"
@@ -152,6 +153,12 @@ func testBadOperations(t *testing.T, f Factory) {
 		"short data":    short,
 		"unknown kind":  {Kind: 77, Seq: 6},
 		"base too high": rebase(6, 6),
+		"no name":       snapshot(6, ""),
+		"name":          snapshot(6, "a/b"),
+		"long name":     snapshot(6, strings.Repeat("x", store.MaxName+1)),
+		"engine's name": snapshot(6, "cask-changed-1"),
+		"no seq":        snapshot(0, "s"),
+		"old snapshot":  snapshot(5, "s"),
 	} {
 		if err := s.Apply([]store.Op{o}); !errors.Is(err, block.ErrRange) {
 			t.Errorf("%s: %v, want block.ErrRange", name, err)
@@ -204,6 +211,7 @@ func testClosed(t *testing.T, f Factory) {
 		"flush":    s.Flush(),
 		"changed":  changedErr,
 		"set meta": s.SetMeta([]byte("x")),
+		"snapshot": s.ReadSnapshot(1, make([]byte, 512), 0),
 		"close":    s.Close(),
 	} {
 		if !errors.Is(err, store.ErrClosed) {

@@ -212,6 +212,7 @@ func testCrash(t *testing.T, f Factory) {
 		t.Skip("this store cannot crash within the test's process")
 	}
 	r := newRun(t, f)
+	r.gen.Snapshots = 30
 	stable := 0
 	for len(r.m.Ops) < f.Rounds {
 		switch r.gen.Rng.Intn(12) {
@@ -227,6 +228,7 @@ func testCrash(t *testing.T, f Factory) {
 			r.s = f.Crash(t, r.s, r.gen.Rng)
 			stable = r.checkPrefix(stable)
 			r.checkAll()
+			r.checkSnapshots()
 		default:
 			r.batch()
 		}
@@ -242,6 +244,7 @@ func (r *run) checkPrefix(stable int) int {
 		if _, at := r.m.At(n); at == mark {
 			r.m.Ops = r.m.Ops[:n]
 			r.gen.Seq = mark
+			r.gen.Live = seqs(r.m.Snapshots(n))
 			return n
 		}
 	}

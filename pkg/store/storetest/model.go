@@ -2,7 +2,9 @@ package storetest
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand"
+	"slices"
 	"testing"
 
 	"github.com/cask-storage/cask/pkg/block"
@@ -39,17 +41,58 @@ func (m *Model) At(n int) ([]byte, history.Seq) {
 	return content, mark
 }
 
+// Snapshots are those after the first n operations.
+func (m *Model) Snapshots(n int) (out []store.SnapshotInfo) {
+	for i := range m.Ops[:n] {
+		o := &m.Ops[i]
+		out = slices.DeleteFunc(out, func(s store.SnapshotInfo) bool {
+			return o.Kind == store.DropSnapshot && s.Seq == o.Base || o.Kind == store.Rebase && s.Seq > o.Base
+		})
+		if o.Kind == store.Snapshot && store.Takes(out, o.Name) {
+			out = append(out, store.SnapshotInfo{Name: o.Name, Seq: o.Seq, Size: m.Size})
+		}
+	}
+	return out
+}
+
+// Before is the content before operation seq.
+func (m *Model) Before(seq history.Seq) []byte {
+	n := slices.IndexFunc(m.Ops, func(o store.Op) bool { return o.Seq == seq })
+	content, _ := m.At(n)
+	return content
+}
+
 // Gen makes random operations, numbered from Seq on.
 type Gen struct {
 	Rng  *rand.Rand
 	Size uint64
 	Seq  history.Seq // of the last operation made
+	// Snapshots is one in how many operations takes or drops one; 0: none.
+	Snapshots int
+	Live      []history.Seq // snapshots not dropped
+}
+
+const maxLive = 3
+
+// snapshot takes a snapshot, or drops one of those that are there.
+func (g *Gen) snapshot() store.Op {
+	if len(g.Live) == maxLive || len(g.Live) > 0 && g.Rng.Intn(3) == 0 {
+		i := g.Rng.Intn(len(g.Live))
+		o := store.Op{Kind: store.DropSnapshot, Seq: g.Seq, Base: g.Live[i]}
+		g.Live = slices.Delete(g.Live, i, i+1)
+		return o
+	}
+	g.Live = append(g.Live, g.Seq)
+	return store.Op{Kind: store.Snapshot, Seq: g.Seq, Name: fmt.Sprintf("s-%d", g.Seq)}
 }
 
 // Op is the next operation: mostly small writes, some large, some unmaps, now
 // and then one that carries nothing but its Seq.
 func (g *Gen) Op() store.Op {
 	g.Seq += history.Seq(1 + g.Rng.Intn(3))
+	if g.Snapshots > 0 && g.Rng.Intn(g.Snapshots) == 0 {
+		return g.snapshot()
+	}
 	o := store.Op{Kind: store.Write, Seq: g.Seq}
 	limit := uint64(32 << 10)
 	switch g.Rng.Intn(20) {
@@ -94,6 +137,14 @@ func unmap(seq history.Seq, off, n uint64) store.Op {
 
 func rebase(seq, base history.Seq) store.Op {
 	return store.Op{Kind: store.Rebase, Seq: seq, Base: base}
+}
+
+func snapshot(seq history.Seq, name string) store.Op {
+	return store.Op{Kind: store.Snapshot, Seq: seq, Name: name}
+}
+
+func drop(seq, which history.Seq) store.Op {
+	return store.Op{Kind: store.DropSnapshot, Seq: seq, Base: which}
 }
 
 func apply(t *testing.T, s store.Store, ops ...store.Op) {

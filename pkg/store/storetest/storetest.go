@@ -30,6 +30,8 @@ type Factory struct {
 	// decides what of the unstable state survives. Nil when a store cannot
 	// crash within a test's process.
 	Crash func(t *testing.T, s store.Store, rng *rand.Rand) store.Store
+	// Exact says that a snapshot is a place that Changed knows exactly.
+	Exact bool
 	// Rounds scales the random tests: operations per test, 400 when 0.
 	Rounds int
 }
@@ -59,6 +61,11 @@ func Run(t *testing.T, f Factory) {
 		{"Random", testRandom},
 		{"Concurrent", testConcurrent},
 		{"Crash", testCrash},
+		{"Snapshot", testSnapshot},
+		{"SnapshotNames", testSnapshotNames},
+		{"SnapshotChanged", testSnapshotChanged},
+		{"SnapshotRebase", testSnapshotRebase},
+		{"SnapshotRandom", testSnapshotRandom},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, f) })
 	}

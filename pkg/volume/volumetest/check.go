@@ -50,6 +50,7 @@ func (w *world) finish() (Result, *Broken) {
 			}
 			w.checkPrefix(n)
 		}
+		w.checkTaken()
 	}
 	if w.err == nil && !w.opt.PowerCuts {
 		w.checkLinearizable()

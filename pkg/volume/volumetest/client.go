@@ -32,7 +32,7 @@ type client struct {
 	gen    int
 	writes float64             // share of the operations
 	stays  float64             // chance to stay with an old target when it could move
-	under  [3]int              // requests under way, by kind
+	under  [4]int              // requests under way, by kind
 	asked  map[int]volume.Time // last attempt of each flush under way
 	pinned volume.Time         // it does not leave a living target until then
 	inside bool                // of a call of the core: it refuses at once what it does not take
@@ -44,11 +44,12 @@ const (
 	reading = iota
 	writing
 	flushing
+	snapping
 )
 
 const contended = 3 // blocks that most accesses go to
 
-var inFlight = [3]int{reading: 4, writing: 5, flushing: 1}
+var inFlight = [4]int{reading: 4, writing: 5, flushing: 1, snapping: 1}
 
 func newClient(w *world, id int) *client {
 	c := &client{w: w, id: id, target: w.targets[0], open: map[int]*volume.Request{}, asked: map[int]volume.Time{}}
@@ -111,6 +112,8 @@ func (c *client) start() {
 	switch {
 	case c.writes > 0 && w.chance(0.05):
 		kind = flushing
+	case c.writes > 0 && w.chance(snapshotShare):
+		kind = snapping
 	case w.chance(c.writes):
 		kind = writing
 	}
@@ -120,6 +123,11 @@ func (c *client) start() {
 	if kind == flushing {
 		c.flush++
 		c.issue(-c.flush, &volume.Request{Op: block.OpFlush})
+		return
+	}
+	if kind == snapping {
+		c.flush++
+		c.issue(-c.flush, c.snapshotRequest())
 		return
 	}
 	o := op{client: c.id, block: w.rng.IntN(blocks), write: kind == writing}
@@ -156,6 +164,8 @@ func kindOf(r *volume.Request) int {
 		return reading
 	case block.OpFlush:
 		return flushing
+	case volume.OpSnapshot, volume.OpDropSnapshot, volume.OpListSnapshots:
+		return snapping
 	}
 	return writing
 }
@@ -214,6 +224,11 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 	}
 	delete(c.open, i)
 	c.under[kindOf(q)]--
+	if kindOf(q) == snapping {
+		c.snapped(q, c.asked[i])
+		delete(c.asked, i)
+		return
+	}
 	if i < 0 {
 		c.w.flushed = append(c.w.flushed, span{c.asked[i], c.w.now})
 		delete(c.asked, i)
@@ -245,7 +260,7 @@ func (c *client) checkTorn(o *op, buf []byte) {
 func (c *client) reboot() {
 	c.w.trace("client %d reboots", c.id)
 	c.gen++
-	c.under = [3]int{}
+	c.under = [4]int{}
 	clear(c.open)
 	clear(c.asked)
 }

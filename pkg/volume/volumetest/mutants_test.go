@@ -63,6 +63,7 @@ var mutants = []struct {
 	{mutant.ResumeExact, "ResumeExact", "8 resumable: made good first", []uint64{0, 1, 2, 3}, []string{"rebuild", "crash", "kill", "disk"}, false},
 	{mutant.ResumeInTwo, "ResumeInTwo", "8 resumable: a diverged replica", []uint64{0, 1, 2, 3}, []string{"rebuild", "split", "kill", "disk"}, false},
 	{mutant.StaleAnswer, "StaleAnswer", "2 an epoch is acquired before it is used", nil, nil, true},
+	{mutant.SnapshotRebuilding, "SnapshotRebuilding", "10 snapshots are exact prefixes", nil, nil, false},
 }
 
 const row = "%-17s %-50s %-9s %-13s %s\n"

@@ -5,6 +5,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
 )
 
 // A replica that calls itself a member holds exactly the result of the
@@ -21,6 +22,18 @@ type number struct {
 type numbered struct {
 	block, n int
 	value    uint64
+	kind     store.Kind
+	base     history.Seq
+	name     string
+}
+
+func numberedOf(m *replication.Message) numbered {
+	o := m.Op()
+	n := numbered{kind: o.Kind, base: o.Base, name: o.Name, block: int(o.Extent.Off) / blockSize, n: int(o.Extent.Len) / blockSize}
+	if o.Kind == store.Write {
+		n.value = binary.LittleEndian.Uint64(o.Data)
+	}
+	return n
 }
 
 // note learns from a message of a target's.
@@ -39,10 +52,7 @@ func (w *world) note(m *replication.Message) {
 		if first, ok := w.starts[m.Epoch]; !ok || m.Seq < first {
 			return
 		}
-		key, op := number{m.Epoch, m.Seq}, numbered{block: int(m.Extent.Off) / blockSize, n: int(m.Extent.Len) / blockSize}
-		if len(m.Bufs) > 0 {
-			op.value = binary.LittleEndian.Uint64(m.Bufs[0])
-		}
+		key, op := number{m.Epoch, m.Seq}, numberedOf(m)
 		if was, ok := w.numbered[key]; ok && was != op {
 			w.fail(Prefix, "operation %d of epoch %d is two: %+v and %+v", m.Seq, m.Epoch, was, op)
 		}
@@ -53,7 +63,26 @@ func (w *world) note(m *replication.Message) {
 // shadow is what a replica should hold.
 type shadow struct {
 	number
-	content [blocks]uint64
+	content content
+	snaps   []shadowSnap
+}
+
+// content is the value in each block.
+type content [blocks]uint64
+
+func decode(buf []byte) (c content) {
+	for b := range c {
+		c[b] = binary.LittleEndian.Uint64(buf[b*blockSize:])
+	}
+	return c
+}
+
+// apply is what operation o, as number seq, does.
+func (s *shadow) apply(o numbered) {
+	for i := range o.n {
+		s.content[o.block+i] = o.value
+	}
+	s.applySnapshot(o)
 }
 
 func (w *world) watchPrefixes() {
@@ -87,18 +116,18 @@ func (w *world) checkPrefix(n *node) {
 			w.fail(Prefix, "%s has operation %d of epoch %d, which nobody numbered", n.id, s.seq, s.epoch)
 			return
 		}
-		for i := range op.n {
-			s.content[op.block+i] = op.value
-		}
+		s.apply(op)
 	}
 	buf := make([]byte, blocks*blockSize)
 	if err := n.store.ReadAt(buf, 0); err != nil {
 		w.fail(Protocol, "read of %s: %v", n.id, err)
 	}
+	got := decode(buf)
 	for b, want := range s.content {
-		if got := binary.LittleEndian.Uint64(buf[b*blockSize:]); got != want {
-			w.fail(Prefix, "%s at operation %d of epoch %d has %d in block %d, not %d", n.id, s.seq, s.epoch, got, b, want)
+		if got[b] != want {
+			w.fail(Prefix, "%s at operation %d of epoch %d has %d in block %d, not %d", n.id, s.seq, s.epoch, got[b], b, want)
 			return
 		}
 	}
+	w.checkSnapshots(n)
 }

@@ -53,6 +53,7 @@ const (
 	Linearizable Check = "linearizable" // each block is a register (without power cuts)
 	Durable      Check = "durable"      // no read is older than what was flushed before it
 	Prefix       Check = "prefix"       // a member's content is a prefix of the history that it says
+	Snapshots    Check = "snapshots"    // one that was acknowledged is there, and what it holds was the content then
 	Identical    Check = "identical"    // replicas are the same once all has healed
 	Live         Check = "live"         // everything completes once the faults end
 	Protocol     Check = "protocol"     // no request fails, nobody panics, nothing is undecodable
@@ -126,6 +127,7 @@ type world struct {
 	ops      []op
 	flushed  []span        // completed flushes
 	cuts     []volume.Time // power cuts
+	snaps    []snapOp
 	values   uint64
 	starts   map[history.Epoch]history.Seq // first operation of each epoch
 	numbered map[number]numbered

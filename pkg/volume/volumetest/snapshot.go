@@ -1,0 +1,174 @@
+package volumetest
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/store"
+	"github.com/cask-storage/cask/pkg/volume"
+)
+
+// Clients take snapshots, list them and drop some of those that they find.
+// Each member's are compared with what the history says, as its content is; and
+// each snapshot is a read of all blocks at once between the call and the return
+// of the one who took it.
+
+const snapshotShare = 0.02 // of the requests
+
+// snapOp is a snapshot that a client asked for.
+type snapOp struct {
+	name      string
+	call, ret volume.Time // ret: 0 while it is under way
+	doomed    bool        // somebody has asked for its drop
+	again     bool        // before it was acknowledged: it may be taken once more
+	dropped   volume.Time // that was acknowledged
+}
+
+// snapshotRequest asks for a new snapshot or for a list.
+func (c *client) snapshotRequest() *volume.Request {
+	if c.w.chance(0.5) {
+		return &volume.Request{Op: volume.OpListSnapshots}
+	}
+	name := fmt.Sprintf("s%d", len(c.w.snaps))
+	c.w.snaps = append(c.w.snaps, snapOp{name: name, call: c.w.now})
+	return &volume.Request{Op: volume.OpSnapshot, Name: name}
+}
+
+func (w *world) snap(name string) *snapOp {
+	i := slices.IndexFunc(w.snaps, func(s snapOp) bool { return s.name == name })
+	if i < 0 {
+		w.fail(Snapshots, "snapshot %q, which nobody took", name)
+		return &snapOp{}
+	}
+	return &w.snaps[i]
+}
+
+// snapped takes the answer to a request that was last asked for at call.
+func (c *client) snapped(q *volume.Request, call volume.Time) {
+	w := c.w
+	w.trace("client %d at %s did %x %s %d %v", c.id, c.target.name, uint8(q.Op), q.Name, q.Base, q.Snapshots)
+	switch q.Op {
+	case volume.OpSnapshot:
+		w.snap(q.Name).ret = w.now
+	case volume.OpDropSnapshot:
+		w.snap(q.Name).dropped = w.now
+	case volume.OpListSnapshots:
+		c.listed(q.Snapshots, call)
+	}
+}
+
+// listed checks a list, and has one of those on it dropped now and then.
+func (c *client) listed(list []store.SnapshotInfo, call volume.Time) {
+	w := c.w
+	for _, x := range list {
+		if s := w.snap(x.Name); s.dropped != 0 && s.dropped < call && !s.again && !w.rebuilt() {
+			w.fail(Snapshots, "client %d still finds %v, which was dropped", c.id, x)
+		}
+	}
+	for i := range w.snaps {
+		s := &w.snaps[i]
+		if s.ret != 0 && s.ret < call && !s.doomed && !named(list, s.name) && !w.rebuilt() {
+			w.fail(Snapshots, "client %d misses %s, which was acknowledged", c.id, s.name)
+		}
+	}
+	if len(list) > 0 && !w.healing && w.chance(0.6) {
+		x := list[w.rng.IntN(len(list))]
+		s := w.snap(x.Name)
+		s.doomed, s.again = true, s.again || s.ret == 0
+		c.flush++
+		c.issue(-c.flush, &volume.Request{Op: volume.OpDropSnapshot, Name: x.Name, Base: x.Seq})
+	}
+}
+
+// rebuilt reports whether a replica may lack snapshots because it was rebuilt.
+func (w *world) rebuilt() bool {
+	return slices.ContainsFunc(w.replicas, func(n *node) bool { return n.rebuilds > 0 })
+}
+
+func named(list []store.SnapshotInfo, name string) bool {
+	return slices.ContainsFunc(list, func(x store.SnapshotInfo) bool { return x.Name == name })
+}
+
+// shadowSnap is a snapshot that a replica should hold.
+type shadowSnap struct {
+	store.SnapshotInfo
+	content content
+}
+
+func infos(snaps []shadowSnap) (out []store.SnapshotInfo) {
+	for _, x := range snaps {
+		out = append(out, x.SnapshotInfo)
+	}
+	return out
+}
+
+// applySnapshot is what operation o does to the snapshots.
+func (s *shadow) applySnapshot(o numbered) {
+	switch o.kind {
+	case store.Snapshot:
+		if store.Takes(infos(s.snaps), o.name) {
+			s.snaps = append(s.snaps, shadowSnap{store.SnapshotInfo{Name: o.name, Seq: s.seq, Size: blocks * blockSize}, s.content})
+		}
+	case store.DropSnapshot:
+		s.snaps = slices.DeleteFunc(s.snaps, func(x shadowSnap) bool { return x.Seq == o.base })
+	}
+}
+
+// checkSnapshots compares a member's snapshots with those of its history.
+func (w *world) checkSnapshots(n *node) {
+	for _, x := range n.store.Snapshots() {
+		i := slices.IndexFunc(n.shadow.snaps, func(s shadowSnap) bool { return s.SnapshotInfo == x })
+		if i < 0 {
+			if n.rebuilds == 0 {
+				w.fail(Prefix, "%s at operation %d has snapshot %v, which its history has not: %v", n.id, n.shadow.seq, x, infos(n.shadow.snaps))
+			}
+			continue
+		}
+		if got := w.snapshotContent(n, x.Seq); got != n.shadow.snaps[i].content {
+			w.fail(Prefix, "%s has snapshot %v with content %v, not %v", n.id, x, got, n.shadow.snaps[i].content)
+		}
+	}
+	if n.rebuilds > 0 {
+		return
+	}
+	if got := n.store.Snapshots(); len(got) != len(n.shadow.snaps) {
+		w.fail(Prefix, "%s at operation %d has snapshots %v, its history %v", n.id, n.shadow.seq, got, infos(n.shadow.snaps))
+	}
+}
+
+func (w *world) snapshotContent(n *node, seq history.Seq) content {
+	buf := make([]byte, blocks*blockSize)
+	if err := n.store.ReadSnapshot(seq, buf, 0); err != nil {
+		w.fail(Protocol, "read of snapshot %d of %s: %v", seq, n.id, err)
+	}
+	return decode(buf)
+}
+
+// checkTaken: what was acknowledged and never dropped is there at the end, and
+// is a state that the volume was in meanwhile.
+func (w *world) checkTaken() {
+	for _, s := range w.snaps {
+		if s.ret == 0 || s.doomed {
+			continue
+		}
+		for _, n := range w.inUse() {
+			list := n.store.Snapshots()
+			i := slices.IndexFunc(list, func(x store.SnapshotInfo) bool { return x.Name == s.name })
+			if i >= 0 {
+				w.readAll(s, w.snapshotContent(n, list[i].Seq))
+				break
+			}
+			if n.rebuilds == 0 {
+				w.fail(Snapshots, "%s lacks %s, which was acknowledged at %.3f ms", n.id, s.name, float64(s.ret)/1e6)
+			}
+		}
+	}
+}
+
+// readAll makes a snapshot a read of each block.
+func (w *world) readAll(s snapOp, c content) {
+	for b, v := range c {
+		w.ops = append(w.ops, op{block: b, value: v, calls: []volume.Time{s.call}, ret: s.ret})
+	}
+}

@@ -91,12 +91,7 @@ type Store interface {
 	ReadAt(p []byte, off uint64) error
 	// Flush returns once everything applied before it is stable.
 	Flush() error
-	// Changed lists, ascending and merged, a superset of the blocks whose
-	// content was changed by operations after since: all that is allocated
-	// or was ever freed since, when since is 0 or older than what is
-	// remembered.
-	Changed(since history.Seq) ([]block.Extent, error)
-	Snapshots
+	Past
 	Meta
 }
 
@@ -111,8 +106,13 @@ type SnapshotInfo struct {
 // Snapshot.
 type Span struct{ Since, Snapshot history.Seq }
 
-// Snapshots is the part of a Store that keeps snapshots.
-type Snapshots interface {
+// Past is the part of a Store that knows earlier states.
+type Past interface {
+	// Changed lists, ascending and merged, a superset of the blocks whose
+	// content was changed by operations after since: all that is allocated
+	// or was ever freed since, when since is 0 or older than what is
+	// remembered.
+	Changed(since history.Seq) ([]block.Extent, error)
 	// Snapshots lists them, ascending by Seq.
 	Snapshots() []SnapshotInfo
 	// ReadSnapshot fills p from byte off of the snapshot that operation seq

@@ -270,7 +270,7 @@ func (s *Store) closeSnapshots() {
 	s.snaps.open = nil
 }
 
-// Snapshots implements store.Snapshots.
+// Snapshots implements store.Past.
 func (s *Store) Snapshots() (out []store.SnapshotInfo) {
 	s.snaps.mu.Lock()
 	defer s.snaps.mu.Unlock()
@@ -280,7 +280,7 @@ func (s *Store) Snapshots() (out []store.SnapshotInfo) {
 	return out
 }
 
-// ReadSnapshot implements store.Snapshots.
+// ReadSnapshot implements store.Past.
 func (s *Store) ReadSnapshot(seq history.Seq, p []byte, off uint64) error {
 	if err := s.enter("read of a snapshot"); err != nil {
 		return err
@@ -305,7 +305,7 @@ func (s *Store) ReadSnapshot(seq history.Seq, p []byte, off uint64) error {
 	return nil
 }
 
-// ChangedIn implements store.Snapshots.
+// ChangedIn implements store.Past.
 func (s *Store) ChangedIn(span store.Span) ([]block.Extent, error) {
 	if err := s.enter("changed"); err != nil {
 		return nil, err

@@ -361,7 +361,7 @@ func (s *Store) Flush() error {
 	return s.failedCall("flush", e)
 }
 
-// Changed implements store.Store.
+// Changed implements store.Past.
 func (s *Store) Changed(since history.Seq) ([]block.Extent, error) {
 	return s.changed(since, maxExtents)
 }

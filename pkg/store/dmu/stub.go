@@ -41,16 +41,16 @@ func (*Store) ReadAt([]byte, uint64) error { return ErrUnsupported }
 // Flush implements store.Store.
 func (*Store) Flush() error { return ErrUnsupported }
 
-// Changed implements store.Store.
+// Changed implements store.Past.
 func (*Store) Changed(history.Seq) ([]block.Extent, error) { return nil, ErrUnsupported }
 
-// Snapshots implements store.Snapshots.
+// Snapshots implements store.Past.
 func (*Store) Snapshots() []store.SnapshotInfo { return nil }
 
-// ReadSnapshot implements store.Snapshots.
+// ReadSnapshot implements store.Past.
 func (*Store) ReadSnapshot(history.Seq, []byte, uint64) error { return ErrUnsupported }
 
-// ChangedIn implements store.Snapshots.
+// ChangedIn implements store.Past.
 func (*Store) ChangedIn(store.Span) ([]block.Extent, error) { return nil, ErrUnsupported }
 
 // Meta implements store.Meta.

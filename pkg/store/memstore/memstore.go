@@ -294,7 +294,7 @@ func (s *Store) Flush() error {
 	return nil
 }
 
-// Changed implements store.Store.
+// Changed implements store.Past.
 func (s *Store) Changed(since history.Seq) ([]block.Extent, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -46,7 +46,7 @@ func (s *Store) infosLocked() (out []store.SnapshotInfo) {
 	return out
 }
 
-// Snapshots implements store.Snapshots.
+// Snapshots implements store.Past.
 func (s *Store) Snapshots() []store.SnapshotInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +69,7 @@ func (s *Store) findLocked(seq history.Seq, c Call) (snapshot, error) {
 	return snapshot{}, fmt.Errorf("snapshot of operation %d: %w", seq, store.ErrNotFound)
 }
 
-// ReadSnapshot implements store.Snapshots.
+// ReadSnapshot implements store.Past.
 func (s *Store) ReadSnapshot(seq history.Seq, p []byte, off uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +84,7 @@ func (s *Store) ReadSnapshot(seq history.Seq, p []byte, off uint64) error {
 	return nil
 }
 
-// ChangedIn implements store.Snapshots.
+// ChangedIn implements store.Past.
 func (s *Store) ChangedIn(span store.Span) ([]block.Extent, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

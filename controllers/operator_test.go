@@ -131,6 +131,7 @@ func (w *world) node(name string, ready bool) {
 	}
 	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: status, LastTransitionTime: metav1.Now()}}
 	w.must(w.c.Status().Update(w.Context(), n))
+	n.Labels = map[string]string{corev1.LabelTopologyZone: "z-" + name}
 	n.Spec.Taints = nil // what admission adds to a new node
 	if ready {
 		w.must(w.c.Update(w.Context(), n))
@@ -226,10 +227,9 @@ func (w *world) place() {
 	}
 	var target appsv1.Deployment
 	w.must(w.c.Get(w.Context(), client.ObjectKey{Namespace: v1alpha1.Namespace, Name: "pvc-1-ctrl"}, &target))
-	args := strings.Join(target.Spec.Template.Spec.Containers[0].Args, " ")
 	for _, r := range v.Status.Replicas {
-		if r.Address == "" || !strings.Contains(args, "--replica="+r.ID+"="+r.Address) {
-			w.Errorf("replica %+v is not among %s", r, args)
+		if r.Address == "" || r.Zone != "z-"+r.Node {
+			w.Errorf("replica %+v", r)
 		}
 	}
 	var budget policyv1.PodDisruptionBudget

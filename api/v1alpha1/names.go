@@ -27,6 +27,11 @@ const (
 	FinalizerReplicas = "cask.storage/replicas" // on StoragePools: until no Volume has a replica there
 )
 
+// AnnotationReplace on a Volume names replicas, separated by commas, that are to
+// be given up and made anew on another node: for disks that broke without their
+// node leaving the cluster. IDs are never used again, so it may stay.
+const AnnotationReplace = "cask.storage/replace-replica"
+
 // Annotations of the handling of failed nodes.
 const (
 	// AnnotationFenced on a Volume keeps the attachment that was withdrawn

@@ -7,24 +7,47 @@ import (
 
 // VolumeSpec is what the user declared, through a StorageClass and a PVC.
 // +kubebuilder:validation:XValidation:rule="!(has(self.pool) && has(self.poolSelector))",message="set pool or poolSelector, not both"
-// +kubebuilder:validation:XValidation:rule="self.consistency == oldSelf.consistency && self.durability == oldSelf.durability && self.compression == oldSelf.compression",message="consistency, durability and compression cannot change yet"
+// +kubebuilder:validation:XValidation:rule="self.durability == oldSelf.durability && self.compression == oldSelf.compression",message="durability and compression cannot change yet"
 // +kubebuilder:validation:XValidation:rule="self.size == oldSelf.size",message="resizing a volume is not supported yet"
-// +kubebuilder:validation:XValidation:rule="self.replicas == oldSelf.replicas",message="the number of replicas cannot change yet"
+// +kubebuilder:validation:XValidation:rule="!has(self.zones) || self.zones == ” || self.consistency == 'quorum'",message="zones are for consistency quorum: one and all count replicas wherever they are"
+// +kubebuilder:validation:XValidation:rule="!has(self.minVoters) || self.minVoters <= self.replicas",message="minVoters must not be more than replicas"
 type VolumeSpec struct {
 	// Size is what the application sees, in bytes; a multiple of 1Mi.
 	// (CEL calls some sizes of hundreds of Ti no integers; those it lets pass.)
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && (quantity(string(self)).isInteger() ? quantity(string(self)).asInteger() % 1048576 == 0 : quantity(string(self)).compareTo(quantity('100Ti')) > 0)",message="size must be a positive multiple of 1Mi"
 	Size resource.Quantity `json:"size"`
-	// Replicas is the number of copies, each on a host of its own.
+	// Replicas is the number of copies, each on a host of its own. It can
+	// change at any time: a copy more is rebuilt before it counts, one less
+	// has lost its vote before its pod and its extent go.
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=7
 	// +kubebuilder:default=3
 	Replicas int32 `json:"replicas,omitempty"`
 	// Consistency is how many replicas have a write before it is
-	// acknowledged: a quorum (more than half), or all.
-	// +kubebuilder:validation:Enum=quorum;all
+	// acknowledged: one, a quorum (more than half), or all. What one loses
+	// with that replica is told in status.exposed.
+	// +kubebuilder:validation:Enum=one;quorum;all
 	// +kubebuilder:default=quorum
 	Consistency string `json:"consistency,omitempty"`
+	// Zones says which zones (topology.kubernetes.io/zone of the nodes) the
+	// quorum is of: local is more than half of the replicas in the target's
+	// zone, each is more than half in each zone. Empty counts all replicas.
+	// +optional
+	// +kubebuilder:validation:Enum="";local;each
+	Zones string `json:"zones,omitempty"`
+	// MinVoters is the least number of replicas that may count: below it
+	// I/O waits rather than go on without the replicas that failed. More
+	// than half of Replicas when absent.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=7
+	MinVoters *int32 `json:"minVoters,omitempty"`
+	// ReplaceAfter is how long the node of a replica may be lost before the
+	// replica is given up and a new one made on another node. When absent that
+	// happens only when the node is removed from the cluster.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s')",message="replaceAfter must be at least 1s; leave it out to wait for ever"
+	ReplaceAfter *metav1.Duration `json:"replaceAfter,omitempty"`
 	// Durability is when a write is on stable storage: at the next flush
 	// (as with any disk that has a write cache), or always.
 	// +kubebuilder:validation:Enum=flush;always
@@ -81,29 +104,41 @@ const (
 	ReplicaUnknown    = "Unknown"    // no target has spoken to it yet
 )
 
-// VolumeReplica is one copy of the volume. ID, Node, Pool and Address are the
-// operator's, State, Reason and Message the target's, Released the IO
-// container's.
+// VolumeReplica is one copy of the volume. ID, Node, Pool, Zone, Address,
+// Leaving and Releasing are the operator's, State, Reason and Message the
+// target's, Released the IO container's.
 type VolumeReplica struct {
 	// ID is unique within the volume and never used again: r0, r1, …
 	ID   string `json:"id"`
 	Node string `json:"node"`
 	Pool string `json:"pool"`
+	// Zone is the node's topology.kubernetes.io/zone.
+	Zone string `json:"zone,omitempty"`
 	// Address is host:port of the replica's Service.
 	Address string `json:"address,omitempty"`
 	// State, Reason and Message are written by the target.
 	State   string `json:"state,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 	Message string `json:"message,omitempty"`
+	// Leaving says why this replica is to leave the volume; empty when it
+	// stays. The target takes its vote away; the record never gives it one
+	// again while this is set. It is taken back only while it still votes.
+	// +optional
+	Leaving string `json:"leaving,omitempty"`
+	// Releasing says that a replica which is leaving has no vote and no pod
+	// any more: its extent may go.
+	// +optional
+	Releasing bool `json:"releasing,omitempty"`
 	// Released says that the extent is gone for good. The IO container of
-	// Node and Pool deletes the extent, and then sets this, only while all
-	// of these hold: the Volume has a deletionTimestamp, its condition
-	// Deleting is True with reason ReleasingExtents (see Volume.Releasing),
-	// and this entry names its own node and pool. By then the operator has
-	// seen the replica's last pod gone. Deleting what is not there counts as
-	// deleted. When every entry is released, or its Node is no longer in the
-	// cluster, the operator drops the finalizer. No other event, not the
-	// absence of the Volume either, ever makes anyone delete an extent.
+	// Node and Pool deletes the extent, and then sets this, only while this
+	// entry names its own node and pool and either the Volume has a
+	// deletionTimestamp and its condition Deleting is True with reason
+	// ReleasingExtents (see Volume.Releasing), or the entry is Releasing and
+	// not among the voters. By then the operator has seen the replica's last
+	// pod gone. Deleting what is not there counts as deleted. When every
+	// entry is released, or its Node is no longer in the cluster, the
+	// operator drops the finalizer. No other event, not the absence of the
+	// Volume either, ever makes anyone delete an extent.
 	// +optional
 	Released bool `json:"released,omitempty"`
 }
@@ -113,6 +148,8 @@ type VolumeReplica struct {
 type VolumeTarget struct {
 	Pod  string `json:"pod,omitempty"`
 	Node string `json:"node,omitempty"`
+	// Zone of Node; written by the operator.
+	Zone string `json:"zone,omitempty"`
 	// Address is host:port of NVMe/TCP, a Service that outlives the pod;
 	// written by the operator.
 	Address string `json:"address,omitempty"`
@@ -132,9 +169,10 @@ const (
 	VolumeDeleting  = "Deleting"
 )
 
-// VolumeStatus is the truth about the volume. Epoch, Holder, Initialized and
-// Voters are the replication's own record: they are changed by compare-and-swap
-// only, and editing them by hand loses data.
+// VolumeStatus is the truth about the volume. Epoch, Holder, Initialized,
+// Voters, Level, VoterZones, LocalZone and Refused are the replication's own
+// record: they are changed by compare-and-swap only, and editing them by hand
+// loses data.
 type VolumeStatus struct {
 	// Epoch is the fencing generation of the newest target.
 	// +kubebuilder:validation:Minimum=0
@@ -152,10 +190,38 @@ type VolumeStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=65536
 	Reservations string `json:"reservations,omitempty"`
+	// Level is what acknowledgements are counted by now: one, quorum, all,
+	// local or each.
+	// +optional
+	Level string `json:"level,omitempty"`
+	// VoterZones are the zones that the voters are counted in.
+	// +optional
+	VoterZones map[string]string `json:"voterZones,omitempty"`
+	// LocalZone is the zone whose voters count at the level local.
+	// +optional
+	LocalZone string `json:"localZone,omitempty"`
+	// Refused says why no target goes by this record any more: replicas or a
+	// running target know that it is not the newest. Put the right one back,
+	// then remove this.
+	// +optional
+	Refused string `json:"refused,omitempty"`
+	// NextReplica numbers the next replica's ID.
+	// +optional
+	NextReplica int32 `json:"nextReplica,omitempty"`
 	// State sums the conditions up.
 	State string `json:"state,omitempty"`
 	// InSync is "in sync/replicas" for people.
 	InSync string `json:"inSync,omitempty"`
+	// Voting is "voters in sync/voters" for people.
+	Voting string `json:"voting,omitempty"`
+	// Exposed is the order of magnitude of the acknowledged operations that
+	// one replica alone had at some time during the last seconds: what its
+	// loss would have cost.
+	// +optional
+	Exposed int64 `json:"exposed,omitempty"`
+	// Change of level or voters that is under way.
+	// +optional
+	Change string `json:"change,omitempty"`
 	// +optional
 	Target VolumeTarget `json:"target,omitempty"`
 	// +listType=map
@@ -174,6 +240,7 @@ const (
 	ConditionServing   = "Serving"   // a target has a quorum and accepts I/O (target)
 	ConditionHealthy   = "Healthy"   // every replica is in sync (target)
 	ConditionPrefix    = "Complete"  // False after an unclean recovery: unflushed writes may be missing (target)
+	ConditionSettled   = "Settled"   // level and voters are as the spec says (target)
 	ConditionPodsReady = "PodsReady" // every pod of the volume is ready (operator)
 	ConditionDeleting  = "Deleting"  // what deletion waits for (operator)
 )
@@ -191,8 +258,14 @@ const ReasonReleasingExtents = "ReleasingExtents"
 // +kubebuilder:printcolumn:name="Claim",type=string,JSONPath=`.spec.claim`
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.state`
 // +kubebuilder:printcolumn:name="In Sync",type=string,JSONPath=`.status.inSync`
+// +kubebuilder:printcolumn:name="Voting",type=string,JSONPath=`.status.voting`
+// +kubebuilder:printcolumn:name="Level",type=string,JSONPath=`.status.level`
+// +kubebuilder:printcolumn:name="Exposed",type=integer,JSONPath=`.status.exposed`
 // +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.spec.size`
-// +kubebuilder:printcolumn:name="Consistency",type=string,JSONPath=`.spec.consistency`
+// +kubebuilder:printcolumn:name="Consistency",type=string,priority=1,JSONPath=`.spec.consistency`
+// +kubebuilder:printcolumn:name="Zones",type=string,priority=1,JSONPath=`.spec.zones`
+// +kubebuilder:printcolumn:name="Min Voters",type=integer,priority=1,JSONPath=`.spec.minVoters`
+// +kubebuilder:printcolumn:name="Change",type=string,priority=1,JSONPath=`.status.change`
 // +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.status.target.node`
 // +kubebuilder:printcolumn:name="Attached",type=string,JSONPath=`.spec.attachment.node`
 // +kubebuilder:printcolumn:name="Epoch",type=integer,priority=1,JSONPath=`.status.epoch`

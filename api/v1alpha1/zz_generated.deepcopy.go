@@ -249,6 +249,16 @@ func (in *VolumeReplica) DeepCopy() *VolumeReplica {
 func (in *VolumeSpec) DeepCopyInto(out *VolumeSpec) {
 	*out = *in
 	out.Size = in.Size.DeepCopy()
+	if in.MinVoters != nil {
+		in, out := &in.MinVoters, &out.MinVoters
+		*out = new(int32)
+		**out = **in
+	}
+	if in.ReplaceAfter != nil {
+		in, out := &in.ReplaceAfter, &out.ReplaceAfter
+		*out = new(v1.Duration)
+		**out = **in
+	}
 	if in.PoolSelector != nil {
 		in, out := &in.PoolSelector, &out.PoolSelector
 		*out = new(v1.LabelSelector)
@@ -278,6 +288,13 @@ func (in *VolumeStatus) DeepCopyInto(out *VolumeStatus) {
 		in, out := &in.Voters, &out.Voters
 		*out = make([]string, len(*in))
 		copy(*out, *in)
+	}
+	if in.VoterZones != nil {
+		in, out := &in.VoterZones, &out.VoterZones
+		*out = make(map[string]string, len(*in))
+		for key, val := range *in {
+			(*out)[key] = val
+		}
 	}
 	out.Target = in.Target
 	if in.Replicas != nil {

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
 	"github.com/cask-storage/cask/pkg/history"
@@ -22,7 +23,7 @@ func (v *Volume) Load(ctx context.Context) (volume.Record, error) {
 	if err != nil {
 		return volume.Record{}, err
 	}
-	return recordOf(obj), nil
+	return recordOf(obj)
 }
 
 // CompareAndSwap changes the record. With a new epoch it also says, in the same
@@ -38,13 +39,23 @@ func (v *Volume) CompareAndSwap(ctx context.Context, old, next volume.Record) er
 	acquires := next.Epoch != old.Epoch
 	var attachment string
 	err := v.update(ctx, func(obj *v1alpha1.Volume) error {
-		if now := recordOf(obj); !now.Equal(old) {
+		now, err := recordOf(obj)
+		if err != nil {
+			return err
+		}
+		if !now.Equal(old) {
 			return fmt.Errorf("volume %s: epoch %d of %s, expected epoch %d of %s: %w",
 				v.o.Volume, now.Epoch, now.Holder, old.Epoch, old.Holder, volume.ErrConflict)
+		}
+		if err := mayVote(obj, old, next); err != nil {
+			return err
 		}
 		record(obj, next)
 		if acquires {
 			attachment = attachmentID(obj)
+			if obj.Status.Target.Node != v.o.Node {
+				obj.Status.Target.Zone = "" // the operator says it anew
+			}
 			obj.Status.Target.Pod, obj.Status.Target.Node = v.o.Pod, v.o.Node
 			obj.Status.Target.Attachment = attachment
 		}
@@ -86,24 +97,74 @@ func (v *Volume) Keep(ctx context.Context, holder string, b []byte) error {
 	})
 }
 
-func recordOf(obj *v1alpha1.Volume) volume.Record {
+// recordOf is the record that an object's status holds. The error is a
+// volume.ErrRecord: somebody has edited what only targets write.
+func recordOf(obj *v1alpha1.Volume) (volume.Record, error) {
+	st := &obj.Status
 	r := volume.Record{
-		Epoch:       history.Epoch(obj.Status.Epoch), //nolint:gosec // the schema keeps it from being negative
-		Holder:      obj.Status.Holder,
-		Initialized: obj.Status.Initialized,
+		Epoch:       history.Epoch(st.Epoch), //nolint:gosec // the schema keeps it from being negative
+		Holder:      st.Holder,
+		Initialized: st.Initialized,
+		Level:       quorum.Level(st.Level),
+		Zone:        st.LocalZone,
+		Refused:     st.Refused,
 	}
-	for _, id := range obj.Status.Voters {
+	for _, id := range st.Voters {
 		r.Voters = append(r.Voters, quorum.ReplicaID(id))
+		if entry(st, id) == nil {
+			return r, fmt.Errorf("%w: replica %s votes, but status.replicas does not say where it is; "+
+				"put both back as they were, from a backup of the Volume if need be", volume.ErrRecord, id)
+		}
 	}
-	return r
+	for id, zone := range st.VoterZones {
+		if r.Zones == nil {
+			r.Zones = map[quorum.ReplicaID]string{}
+		}
+		r.Zones[quorum.ReplicaID(id)] = zone
+	}
+	return r, nil
 }
 
 func record(obj *v1alpha1.Volume, r volume.Record) {
-	obj.Status.Epoch = int64(r.Epoch) //nolint:gosec // counts targets
-	obj.Status.Holder = r.Holder
-	obj.Status.Initialized = r.Initialized
-	obj.Status.Voters = nil
+	st := &obj.Status
+	st.Epoch = int64(r.Epoch) //nolint:gosec // counts targets
+	st.Holder = r.Holder
+	st.Initialized = r.Initialized
+	st.Level = string(r.Level)
+	st.LocalZone = r.Zone
+	st.Refused = cut(r.Refused)
+	st.Voters, st.VoterZones = nil, nil
 	for _, id := range r.Voters {
-		obj.Status.Voters = append(obj.Status.Voters, string(id))
+		st.Voters = append(st.Voters, string(id))
 	}
+	for id, zone := range r.Zones {
+		if st.VoterZones == nil {
+			st.VoterZones = map[string]string{}
+		}
+		st.VoterZones[string(id)] = zone
+	}
+}
+
+// entry is a replica's, nil when there is none.
+func entry(st *v1alpha1.VolumeStatus, id string) *v1alpha1.VolumeReplica {
+	i := slices.IndexFunc(st.Replicas, func(r v1alpha1.VolumeReplica) bool { return r.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &st.Replicas[i]
+}
+
+// mayVote denies a vote to a replica that is leaving. It holds for the version
+// of the object that the record is written to; so what the operator has marked,
+// and then finds without a vote, never has one again.
+func mayVote(obj *v1alpha1.Volume, old, next volume.Record) error {
+	for _, id := range next.Voters {
+		if slices.Contains(old.Voters, id) {
+			continue
+		}
+		if e := entry(&obj.Status, string(id)); e == nil || e.Leaving != "" {
+			return fmt.Errorf("replica %s of volume %s is leaving and cannot begin to vote: %w", id, obj.Name, volume.ErrDenied)
+		}
+	}
+	return nil
 }

@@ -31,7 +31,12 @@ func (v *Volume) Report(ctx context.Context, s target.Status) error {
 			return fmt.Errorf("volume %s is at epoch %d, this target at %d: %w", v.o.Volume, obj.Status.Epoch, s.Epoch, ErrSuperseded)
 		}
 		before := obj.Status.DeepCopy()
-		news, about = v.describe(obj, s), obj
+		about = obj
+		if s.Reason == target.ReasonRecordRefused {
+			news = refused(obj, s)
+		} else {
+			news = v.describe(obj, s)
+		}
 		if equality.Semantic.DeepEqual(before, &obj.Status) {
 			return errUnchanged
 		}
@@ -46,35 +51,92 @@ func (v *Volume) Report(ctx context.Context, s target.Status) error {
 	return nil
 }
 
+// refused says that no target goes by the record. Whoever says so holds no
+// epoch: nothing else is its to write.
+func refused(obj *v1alpha1.Volume, s target.Status) []metav1.Condition {
+	obj.Status.State = state(&obj.Status, false, false)
+	return set(obj, []metav1.Condition{{Type: v1alpha1.ConditionServing, Status: metav1.ConditionFalse, Reason: s.Reason, Message: s.Message}})
+}
+
 // describe fills in the target's fields and returns the conditions that
 // changed.
 func (v *Volume) describe(obj *v1alpha1.Volume, s target.Status) []metav1.Condition {
 	st := &obj.Status
 	st.Target.Pod, st.Target.Node = v.o.Pod, v.o.Node
-	inSync := 0
+	st.Change, st.Exposed = cut(s.Change), int64(min(s.Exposed, 1<<62)) //nolint:gosec // bounded
+	voters, votersInSync := s.Voting()
+	st.Voting = fmt.Sprintf("%d/%d", votersInSync, voters)
+	inSync, staying := 0, 0
 	healthy := metav1.Condition{Type: v1alpha1.ConditionHealthy, Status: metav1.ConditionTrue, Reason: "AllInSync", Message: "every replica is in sync"}
 	for i := range st.Replicas {
 		r := &st.Replicas[i]
 		describeReplica(r, s.Replicas)
+		if r.Leaving != "" {
+			continue
+		}
+		staying++
 		if r.State == v1alpha1.ReplicaInSync {
 			inSync++
 		} else if healthy.Status == metav1.ConditionTrue {
 			healthy = unhealthy(r)
 		}
 	}
-	st.InSync = fmt.Sprintf("%d/%d", inSync, len(st.Replicas))
-	st.State = state(st, s.Serving, inSync == len(st.Replicas))
+	st.InSync = fmt.Sprintf("%d/%d", inSync, staying)
+	st.State = state(st, s.Serving, inSync == staying)
 	serving := metav1.Condition{Type: v1alpha1.ConditionServing, Status: metav1.ConditionFalse, Reason: camel(s.Reason, "NotServing"), Message: s.Message}
 	if s.Serving {
 		serving.Status, serving.Reason = metav1.ConditionTrue, camel(s.Reason, "Serving")
 	}
-	conditions := []metav1.Condition{serving, healthy}
-	if s.Unclean != "" { // stays until a person has dealt with it
-		conditions = append(conditions, metav1.Condition{Type: v1alpha1.ConditionPrefix, Status: metav1.ConditionFalse, Reason: "UncleanRecovery", Message: s.Unclean})
-	} else if meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionPrefix) == nil {
-		conditions = append(conditions, metav1.Condition{Type: v1alpha1.ConditionPrefix, Status: metav1.ConditionTrue, Reason: "Complete", Message: "no write that was flushed is missing"})
+	return set(obj, append([]metav1.Condition{serving, healthy, settled(obj, s)}, complete(st, s)...))
+}
+
+// complete stays False until a person has dealt with it.
+func complete(st *v1alpha1.VolumeStatus, s target.Status) []metav1.Condition {
+	if s.Unclean != "" {
+		return []metav1.Condition{{Type: v1alpha1.ConditionPrefix, Status: metav1.ConditionFalse, Reason: "UncleanRecovery", Message: s.Unclean}}
 	}
-	return set(obj, conditions)
+	if meta.FindStatusCondition(st.Conditions, v1alpha1.ConditionPrefix) == nil {
+		return []metav1.Condition{{Type: v1alpha1.ConditionPrefix, Status: metav1.ConditionTrue, Reason: "Complete", Message: "no write that was flushed is missing"}}
+	}
+	return nil
+}
+
+// settled says whether level and voters are as the spec asks, and if not what
+// is under way or missing.
+func settled(obj *v1alpha1.Volume, s target.Status) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionSettled, Status: metav1.ConditionFalse}
+	st := &obj.Status
+	_, err := settingsOf(obj, st.Target.Node)
+	switch {
+	case err != nil:
+		c.Reason, c.Message = "SettingsRefused", err.Error()
+	case s.Settled && s.Change == "":
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, "AsSpecified", "level and voters are as the spec says"
+	case s.Change != "":
+		c.Reason, c.Message = "Changing", s.Change
+	default:
+		c.Reason, c.Message = missing(obj, s)
+	}
+	return c
+}
+
+// missing says what the next step towards the spec waits for.
+func missing(obj *v1alpha1.Volume, s target.Status) (reason, message string) {
+	st := &obj.Status
+	for i := range st.Replicas {
+		r := &st.Replicas[i]
+		votes := slices.Contains(st.Voters, r.ID)
+		switch {
+		case r.Leaving == "" && !votes && r.State != v1alpha1.ReplicaInSync:
+			return "ReplicaDoesNotVote", fmt.Sprintf("replica %s on %s begins to vote when it is in sync; it is %s", r.ID, r.Node, r.State)
+		case r.Leaving == "" && r.Zone == "" && obj.Spec.Zones != "":
+			return "ZoneUnknown", fmt.Sprintf("node %s of replica %s has no label topology.kubernetes.io/zone, which zones: %s needs; "+
+				"label it", r.Node, r.ID, obj.Spec.Zones)
+		case r.Leaving != "" && votes:
+			return "ReplicaLeaves", fmt.Sprintf("replica %s on %s still votes: enough others have to be in sync before it leaves, and minVoters to stay", r.ID, r.Node)
+		}
+	}
+	return "LevelPending", fmt.Sprintf("the level is %s; it changes when enough voters are in sync: %s are", s.Level, st.Voting)
 }
 
 // set writes conditions and returns those that say something new.
@@ -96,6 +158,9 @@ func describeReplica(r *v1alpha1.VolumeReplica, all []target.ReplicaStatus) {
 	i := slices.IndexFunc(all, func(s target.ReplicaStatus) bool { return string(s.ID) == r.ID })
 	if i < 0 {
 		r.State, r.Reason, r.Message = v1alpha1.ReplicaUnknown, "", ""
+		if r.Leaving != "" {
+			r.Message = "it no longer votes, and leaves: " + r.Leaving
+		}
 		return
 	}
 	s := all[i]

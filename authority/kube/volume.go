@@ -48,14 +48,16 @@ type Volume struct {
 
 	publishing chan struct{} // semaphore: changes of the published attachment
 
-	mu        sync.Mutex
-	latest    *v1alpha1.Volume // newest version seen; nil before the first
-	uid       types.UID        // of the first version seen
-	gone      bool
-	changed   chan struct{}
-	holder    string // that this process acquired its epoch as; empty before
-	published string // status.target.attachment, as this holder wrote it
-	publishes uint64 // writes of published so far
+	mu      sync.Mutex
+	latest  *v1alpha1.Volume // newest version seen; nil before the first
+	uid     types.UID        // of the first version seen
+	gone    bool
+	changed chan struct{}
+	// reconfigured is closed and replaced when the settings changed.
+	reconfigured chan struct{}
+	holder       string // that this process acquired its epoch as; empty before
+	published    string // status.target.attachment, as this holder wrote it
+	publishes    uint64 // writes of published so far
 }
 
 // New makes the connection; nothing is asked of the API server yet.
@@ -80,7 +82,7 @@ func newVolume(o Options, a api) *Volume {
 	return &Volume{
 		o: o, api: a, log: log.With("volume", o.Volume),
 		publishing: make(chan struct{}, 1),
-		changed:    make(chan struct{}),
+		changed:    make(chan struct{}), reconfigured: make(chan struct{}),
 	}
 }
 
@@ -163,6 +165,7 @@ func (v *Volume) observe(obj *v1alpha1.Volume) error {
 	if before == nil || attachmentID(before) != attachmentID(obj) {
 		v.tellLocked()
 	}
+	v.tellSettingsLocked(before, obj)
 	return nil
 }
 
@@ -176,6 +179,8 @@ func (v *Volume) lostLocked() {
 	if !v.gone {
 		v.gone = true
 		v.tellLocked()
+		close(v.reconfigured)
+		v.reconfigured = make(chan struct{})
 	}
 }
 

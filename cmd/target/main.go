@@ -16,40 +16,36 @@ import (
 	"syscall"
 
 	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/target"
+	"github.com/cask-storage/cask/pkg/volume"
 )
 
 type options struct {
 	volume, authority string
 	level             string
+	minVoters         int
+	zone              string // of this target
 	durability        string
 	size              uint64
-	replicas          map[quorum.ReplicaID]string
+	replicas, zones   map[quorum.ReplicaID]string
 	frontend          string
 	addr, health      string // of the frontend and of the probes
 }
 
 func parse() options {
-	o := options{replicas: map[quorum.ReplicaID]string{}}
+	o := options{replicas: map[quorum.ReplicaID]string{}, zones: map[quorum.ReplicaID]string{}}
 	flag.StringVar(&o.volume, "volume", "", "name of the volume")
 	flag.StringVar(&o.authority, "authority", "", "who keeps the volume's record: kube, or file:PATH")
-	flag.StringVar(&o.level, "level", "quorum", "consistency level: quorum or all")
 	flag.StringVar(&o.durability, "durability", "flush", "when a write is stable: flush or always")
 	flag.Uint64Var(&o.size, "size", 0, "bytes of the volume")
-	flag.Func("replica", "ID=HOST:PORT of a replica; repeat", func(s string) error {
-		id, addr, ok := strings.Cut(s, "=")
-		if !ok || id == "" || addr == "" {
-			return fmt.Errorf("want ID=HOST:PORT")
-		}
-		o.replicas[quorum.ReplicaID(id)] = addr
-		return nil
-	})
+	o.layoutFlags()
 	flag.Func("frontend", "what hosts speak: nvme (NVMe/TCP, the default) or iscsi", o.setFrontend)
 	flag.StringVar(&o.addr, "listen", "", "address of the frontend (default :4420 for nvme, :3260 for iscsi)")
 	flag.StringVar(&o.health, "health", "", "address of /healthz, /readyz and /metrics; none when empty")
 	flag.Parse()
 	o.frontend = cmp.Or(o.frontend, "nvme")
-	if o.volume == "" || o.authority == "" || o.size == 0 || len(o.replicas) == 0 {
-		fmt.Fprintln(os.Stderr, "cask-target: give --volume, --authority, --size and at least one --replica")
+	if o.volume == "" || o.authority == "" || o.size == 0 || len(o.replicas) == 0 && o.authority != "kube" {
+		fmt.Fprintln(os.Stderr, "cask-target: give --volume, --authority, --size and, unless the Volume says them, at least one --replica")
 		os.Exit(2)
 	}
 	return o
@@ -68,7 +64,31 @@ func (o *options) setFrontend(s string) error {
 	return nil
 }
 
-func (o options) ids() []quorum.ReplicaID { return slices.Sorted(maps.Keys(o.replicas)) }
+// layoutFlags are for a target without a Volume object to follow.
+func (o *options) layoutFlags() {
+	pair := func(into map[quorum.ReplicaID]string, want string) func(string) error {
+		return func(s string) error {
+			id, value, ok := strings.Cut(s, "=")
+			if !ok || id == "" || value == "" {
+				return fmt.Errorf("want %s", want)
+			}
+			into[quorum.ReplicaID(id)] = value
+			return nil
+		}
+	}
+	const only = " (only with --authority=file)"
+	flag.StringVar(&o.level, "level", "quorum", "consistency level: one, quorum, all, local or each"+only)
+	flag.IntVar(&o.minVoters, "min-voters", 0, "the fewest replicas that failed ones may leave; 0: more than half"+only)
+	flag.StringVar(&o.zone, "zone", "", "zone of this target, for the level local"+only)
+	flag.Func("replica", "ID=HOST:PORT of a replica; repeat"+only, pair(o.replicas, "ID=HOST:PORT"))
+	flag.Func("replica-zone", "ID=ZONE of a replica, for the levels local and each; repeat"+only, pair(o.zones, "ID=ZONE"))
+}
+
+// settings are those of the flags.
+func (o options) settings() target.Settings {
+	return target.Settings{Addresses: o.replicas, Layout: volume.Layout{Level: quorum.Level(o.level), MinVoters: o.minVoters,
+		Replicas: slices.Sorted(maps.Keys(o.replicas)), Zones: o.zones, Zone: o.zone}}
+}
 
 func main() {
 	log.SetFlags(log.LstdFlags | log.Lmicroseconds)

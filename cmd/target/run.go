@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/target"
 	"github.com/cask-storage/cask/pkg/volume"
 )
@@ -24,6 +23,7 @@ type outside struct {
 	keeper    target.Keeper
 	reporter  target.Reporter // may be nil
 	access    access          // may be nil: all hosts are admitted
+	settings  target.Settings // without access, which says them
 }
 
 // access decides about hosts and is told when those it no longer admits have
@@ -31,13 +31,17 @@ type outside struct {
 type access interface {
 	target.Access
 	Run(ctx context.Context) error
+	// First waits for the settings to begin with, Settings are the newest and
+	// what is closed when they change.
+	First(ctx context.Context) (target.Settings, error)
+	Settings() (target.Settings, <-chan struct{}, error)
 	Settle(ctx context.Context, recheck func(context.Context) error) error
 }
 
 func (o options) outside() (outside, error) {
 	if path, ok := strings.CutPrefix(o.authority, "file:"); ok {
 		a := target.FileAuthority{Path: path}
-		return outside{authority: a, keeper: a}, nil
+		return outside{authority: a, keeper: a, settings: o.settings()}, nil
 	}
 	if o.authority == "kube" {
 		return inCluster(o)
@@ -50,13 +54,24 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	settings := out.settings
+	if out.access != nil {
+		wg.Go(func() { follow(ctx, out.access) }) // ends with ctx
+		if settings, err = out.access.First(ctx); err != nil {
+			return fmt.Errorf("how volume %s is to be served is not known: %w", o.volume, err)
+		}
+	}
 	me := instance()
 	t := target.New(target.Config{
 		Volume: volume.Config{
-			Instance: me, Level: quorum.Level(o.level), Replicas: o.ids(), Size: o.size, Volume: o.volume,
+			Instance: me, Layout: &settings.Layout, Size: o.size, Volume: o.volume,
 			AlwaysDurable: o.durability == "always", Timing: volume.DefaultTiming(),
 		},
-		Addresses: o.replicas, Authority: out.authority, Reporter: out.reporter, Logf: log.Printf,
+		Addresses: settings.Addresses, Authority: out.authority, Reporter: out.reporter, Logf: log.Printf,
 	})
 	l, err := o.listen()
 	if err != nil {
@@ -102,7 +117,7 @@ func (p parts) serve(ctx context.Context) error {
 		backErr = p.target.Run(back)
 	})
 	if p.access != nil {
-		wg.Go(func() { follow(ctx, p.access) }) // ends with ctx
+		wg.Go(func() { p.watchSettings(ctx) }) // ends with ctx
 	}
 	if p.health != "" {
 		wg.Go(func() { serveHealth(ctx, p.health, p.target.Handler()) }) // ends with ctx
@@ -149,6 +164,20 @@ func (p parts) watchAccess(ctx context.Context, front frontend) {
 			case <-time.After(time.Second):
 			}
 			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		}
+	}
+}
+
+// watchSettings has the target follow the volume's settings.
+func (p parts) watchSettings(ctx context.Context) {
+	for ctx.Err() == nil {
+		s, changed, err := p.access.Settings()
+		if err == nil {
+			p.target.Configure(s)
 		}
 		select {
 		case <-ctx.Done():

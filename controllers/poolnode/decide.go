@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/internal/members"
 	"github.com/cask-storage/cask/pkg/ioc"
 )
 
@@ -129,8 +130,11 @@ func remark(cfg ioc.FileConfig, o observed, volumes []v1alpha1.Volume) (reason, 
 }
 
 func owned(extent string, volumes []v1alpha1.Volume) bool {
-	volume := extent[:max(strings.LastIndexByte(extent, '-'), 0)]
-	return slices.ContainsFunc(volumes, func(v v1alpha1.Volume) bool { return v.Name == volume })
+	cut := max(strings.LastIndexByte(extent, '-'), 0)
+	volume, id := extent[:cut], strings.TrimPrefix(extent[cut:], "-")
+	return slices.ContainsFunc(volumes, func(v v1alpha1.Volume) bool {
+		return v.Name == volume && slices.ContainsFunc(v.Status.Replicas, func(r v1alpha1.VolumeReplica) bool { return r.ID == id })
+	})
 }
 
 func few(names []string) string {
@@ -178,15 +182,12 @@ func distance(a, b resource.Quantity) int64 {
 // toRelease lists the replicas whose extents this node and pool must delete
 // now, and those it has released before.
 func toRelease(v *v1alpha1.Volume, at ioc.FileConfig) (now, before []string) {
-	if !v.Releasing() {
-		return nil, nil
-	}
 	for _, r := range v.Status.Replicas {
 		switch {
 		case r.Node != at.Node || r.Pool != at.Pool:
 		case r.Released:
 			before = append(before, r.ID)
-		default:
+		case v.Releasing() || r.Releasing && members.Left(&v.Status, r):
 			now = append(now, r.ID)
 		}
 	}

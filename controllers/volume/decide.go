@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -16,6 +15,7 @@ import (
 	"github.com/cask-storage/cask/api/v1alpha1"
 	"github.com/cask-storage/cask/controllers/internal/conditions"
 	"github.com/cask-storage/cask/controllers/internal/resources"
+	"github.com/cask-storage/cask/internal/members"
 )
 
 // retryPlacement is how often a volume without a place is tried again, besides
@@ -94,11 +94,13 @@ func (p *pass) conclude() {
 	}
 }
 
-// place reports whether the replicas have their places. It chooses them at
-// most once in a volume's life.
+// place reports whether the replicas have their places.
 func (p *pass) place() (bool, error) {
-	if len(p.want.Replicas) > 0 {
+	if len(p.want.Replicas) > 0 && p.Volume.DeletionTimestamp != nil {
 		return true, nil
+	}
+	if len(p.want.Replicas) > 0 {
+		return true, p.members()
 	}
 	if p.Volume.DeletionTimestamp != nil {
 		return false, nil
@@ -112,7 +114,7 @@ func (p *pass) place() (bool, error) {
 	if !p.Placing {
 		return false, nil
 	}
-	placed, err := p.choose()
+	placed, err := p.choose(p.demand())
 	var refused *Unplaced
 	if errors.As(err, &refused) && p.ClaimGone {
 		p.plan.Delete = append(p.plan.Delete, p.Volume)
@@ -132,7 +134,18 @@ func (p *pass) place() (bool, error) {
 	return false, nil // what was chosen is recorded before it is built on
 }
 
-func (p *pass) choose() ([]Site, error) {
+func (p *pass) demand() Demand {
+	return Demand{
+		Volume:    p.Volume.Name,
+		Size:      p.Volume.Spec.Size.String(),
+		Replicas:  int(p.Volume.Spec.Replicas),
+		Extent:    ExtentSize(p.Volume.Spec.Size.Value()),
+		Preferred: p.Volume.Spec.PreferredNode,
+		Zones:     p.Volume.Spec.Zones,
+	}
+}
+
+func (p *pass) choose(d Demand) ([]Site, error) {
 	pools, err := matchingPools(p.Volume, p.Pools)
 	if err != nil {
 		return nil, err
@@ -141,24 +154,14 @@ func (p *pass) choose() ([]Site, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Place(Demand{
-		Volume:    p.Volume.Name,
-		Size:      p.Volume.Spec.Size.String(),
-		Replicas:  int(p.Volume.Spec.Replicas),
-		Extent:    ExtentSize(p.Volume.Spec.Size.Value()),
-		Preferred: p.Volume.Spec.PreferredNode,
-	}, all)
+	return Place(d, all)
 }
 
-func (p *pass) record(placed []Site) {
-	var on []string
-	for i, s := range placed {
-		id := fmt.Sprintf("r%d", i)
-		p.want.Replicas = append(p.want.Replicas, v1alpha1.VolumeReplica{ID: id, Node: s.Node, Pool: s.Pool, State: v1alpha1.ReplicaUnknown})
-		p.want.Voters = append(p.want.Voters, id)
-		on = append(on, fmt.Sprintf("%s on %s in pool %s", id, s.Node, s.Pool))
+func (p *pass) record(places []Site) {
+	for _, s := range places {
+		p.want.Voters = append(p.want.Voters, p.place1(s))
 	}
-	p.finding(v1alpha1.ConditionPlaced, metav1.ConditionTrue, ReasonPlaced, strings.Join(on, ", "))
+	p.placed()
 }
 
 func (p *pass) finding(typ string, status metav1.ConditionStatus, reason, message string) {
@@ -176,6 +179,7 @@ func (p *pass) pods() error {
 		return nil // addresses first
 	}
 	p.budget()
+	p.leave()
 	p.deployments()
 	p.running()
 	return nil
@@ -188,6 +192,9 @@ func (p *pass) services() {
 	}
 	for i := range p.want.Replicas {
 		r := &p.want.Replicas[i]
+		if members.Left(p.want, *r) {
+			continue
+		}
 		if svc := p.service(p.settings.ReplicaService(p.Volume, r.ID)); svc != nil {
 			r.Address = address(svc, v1alpha1.PortReplication)
 		}
@@ -228,7 +235,7 @@ func (p *pass) budget() {
 func (p *pass) deployments() {
 	var outdated *appsv1.Deployment
 	busy := false // some replica is not yet what it is going to be
-	for _, r := range p.want.Replicas {
+	for _, r := range p.inUse() {
 		want := p.replicaDeployment(r)
 		if want == nil {
 			continue
@@ -258,6 +265,11 @@ func (p *pass) deployments() {
 	}
 }
 
+// inUse are the replicas that something counts on, or is to.
+func (p *pass) inUse() []v1alpha1.VolumeReplica {
+	return slices.DeleteFunc(slices.Clone(p.want.Replicas), func(r v1alpha1.VolumeReplica) bool { return members.Left(p.want, r) })
+}
+
 // coming reports whether a replica is on its way to being in sync; one whose
 // node is away is not waited for.
 func (p *pass) coming(r v1alpha1.VolumeReplica, d *appsv1.Deployment) bool {
@@ -283,7 +295,7 @@ func (p *pass) mayRestart(r v1alpha1.VolumeReplica) bool {
 	if !p.serving() || r.State != v1alpha1.ReplicaInSync {
 		return true
 	}
-	for _, o := range p.want.Replicas {
+	for _, o := range p.inUse() {
 		if o.ID == r.ID {
 			continue
 		}

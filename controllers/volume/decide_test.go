@@ -57,7 +57,7 @@ func testNode(name string, ready corev1.ConditionStatus) corev1.Node {
 // planned.
 func (b *bench) pass() (Plan, bool) {
 	b.Helper()
-	b.s.Placing = len(b.s.Volume.Status.Replicas) == 0
+	b.s.Placing = b.s.placing()
 	plan, err := Decide(b.s, b.settings)
 	if err != nil {
 		b.Fatal(err)
@@ -87,7 +87,12 @@ func (b *bench) pass() (Plan, bool) {
 		}
 	}
 	for _, o := range plan.Delete {
-		delete(b.s.Deployments, o.GetName())
+		switch o.(type) {
+		case *appsv1.Deployment:
+			delete(b.s.Deployments, o.GetName())
+		case *corev1.Service:
+			delete(b.s.Services, o.GetName())
+		}
 	}
 	if plan.Finalize != nil {
 		b.s.Volume.Finalizers = nil

@@ -11,9 +11,14 @@
 // of the Volume carry the resourceVersion that was gathered: a decision taken
 // on an old state fails and is taken again.
 //
-// The operator's own fields are the finalizer, status.replicas[] id, node, pool
-// and address, the first status.voters, status.target.address, and the
-// conditions Placed, PodsReady and Deleting; of what the target writes it
+// A replica that is to go is marked (leaving), loses its vote by its target, and
+// only then its pod, its Service and its extent; see membership.go. The mark is in
+// the object that holds the record, which gives no marked replica a vote: so what
+// was seen without a vote once, in however old a copy, never has one again.
+//
+// The operator's own fields are the finalizer, status.replicas[] id, node, pool,
+// zone, address, leaving and releasing, the first status.voters,
+// status.nextReplica, status.target.address and zone, and the conditions Placed, PodsReady and Deleting; of what the target writes it
 // touches only state and Serving, and only when the target that wrote them is
 // gone.
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,7 @@ import (
 
 // Snapshot is everything a decision about one Volume depends on.
 type Snapshot struct {
+	Now    time.Time
 	Volume *v1alpha1.Volume
 	Pools  []v1alpha1.StoragePool
 	Nodes  []corev1.Node
@@ -50,7 +52,7 @@ type gatherer struct {
 }
 
 func (g gatherer) gather(ctx context.Context, name string) (*Snapshot, error) {
-	s := &Snapshot{Volume: &v1alpha1.Volume{}}
+	s := &Snapshot{Now: time.Now(), Volume: &v1alpha1.Volume{}}
 	if err := g.cache.Get(ctx, client.ObjectKey{Name: name}, s.Volume); err != nil {
 		return nil, err
 	}
@@ -106,7 +108,7 @@ func (g gatherer) owned(ctx context.Context, s *Snapshot) error {
 // placement reads all Volumes past the cache: the place another one has just
 // been given counts.
 func (g gatherer) placement(ctx context.Context, s *Snapshot) error {
-	if len(s.Volume.Status.Replicas) > 0 || s.Volume.DeletionTimestamp != nil {
+	if !s.placing() {
 		return nil
 	}
 	var all v1alpha1.VolumeList
@@ -114,9 +116,27 @@ func (g gatherer) placement(ctx context.Context, s *Snapshot) error {
 		return err
 	}
 	s.Others, s.Placing = all.Items, true
+	if len(s.Volume.Status.Replicas) > 0 {
+		return nil
+	}
 	var err error
 	s.ClaimGone, err = g.claimGone(ctx, s.Volume)
 	return err
+}
+
+// placing reports whether a place may have to be chosen.
+func (s *Snapshot) placing() bool {
+	if s.Volume.DeletionTimestamp != nil {
+		return false
+	}
+	p := &pass{Snapshot: s}
+	keep := 0
+	for _, r := range s.Volume.Status.Replicas {
+		if r.Leaving == "" && p.lost(r) == "" {
+			keep++
+		}
+	}
+	return keep < int(s.Volume.Spec.Replicas)
 }
 
 // claimGone reads the claim past the cache; one of the same name made later is

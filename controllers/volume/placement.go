@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/cask-storage/cask/pkg/replica"
 )
 
@@ -34,8 +36,11 @@ type Demand struct {
 	Volume    string
 	Size      string // of the volume, as its user wrote it
 	Replicas  int
-	Extent    int64  // bytes on each site
-	Preferred string // node that gets a replica if it can
+	Extent    int64           // bytes on each site
+	Preferred string          // node that gets a replica if it can
+	Zones     string          // as in the Volume's spec: local wants most in one zone
+	Beside    []Site          // that have a replica already
+	Avoid     map[string]bool // nodes to take last
 }
 
 // Unplaced says why a volume has no place; nothing was decided then.
@@ -45,10 +50,11 @@ type Unplaced struct {
 
 func (u *Unplaced) Error() string { return u.Message }
 
-// Place picks a site for each replica, all or none: no two on one node, in as
-// many zones as there are, the preferred node first, then where most is free.
+// Place picks a site for each replica, all or none: no two on one node, the
+// preferred node first, in as many zones as there are -- or, for zones: local,
+// more than half in one -- then where most is free.
 func Place(d Demand, sites []Site) ([]Site, error) {
-	best := bestPerNode(sites)
+	best := bestPerNode(d.unfit(sites))
 	var fit []Site
 	for _, s := range best {
 		if s.Unfit == "" && s.Available >= d.Extent {
@@ -58,28 +64,48 @@ func Place(d Demand, sites []Site) ([]Site, error) {
 	if len(fit) < d.Replicas {
 		return nil, refusal(d, best)
 	}
-	var placed []Site
-	for len(placed) < d.Replicas {
+	placed := slices.Clone(d.Beside)
+	for len(placed) < len(d.Beside)+d.Replicas {
 		next := slices.MinFunc(fit, func(a, b Site) int {
 			return cmp.Or(
-				preferred(a, d)-preferred(b, d),
-				inZone(placed, a.Zone)-inZone(placed, b.Zone),
+				first(!d.Avoid[a.Node], !d.Avoid[b.Node]),
+				first(a.Node == d.Preferred, b.Node == d.Preferred),
+				d.spread(placed, a.Zone)-d.spread(placed, b.Zone),
 				cmp.Compare(b.Available, a.Available),
 				cmp.Compare(a.Node, b.Node))
 		})
 		placed = append(placed, next)
 		fit = slices.DeleteFunc(fit, func(s Site) bool { return s.Node == next.Node })
 	}
-	return placed, nil
+	return placed[len(d.Beside):], nil
 }
 
-// preferred orders the preferred node before all others.
-func preferred(s Site, d Demand) int {
-	if s.Node == d.Preferred {
-		return 0
+// unfit marks the sites that cannot be taken for this demand.
+func (d Demand) unfit(sites []Site) []Site {
+	sites = slices.Clone(sites)
+	for i := range sites {
+		s := &sites[i]
+		switch {
+		case slices.ContainsFunc(d.Beside, func(b Site) bool { return b.Node == s.Node }):
+			s.Unfit = "has a replica of it"
+		case s.Unfit == "" && d.Zones != "" && s.Zone == "":
+			s.Unfit = "has no label " + corev1.LabelTopologyZone
+		}
 	}
-	return 1
+	return sites
 }
+
+// spread orders zones by how little a further replica adds there.
+func (d Demand) spread(placed []Site, zone string) int {
+	n := inZone(placed, zone)
+	if d.Zones == zonesLocal && len(placed) > 0 && zone == placed[0].Zone && n <= (len(d.Beside)+d.Replicas)/2 {
+		return -1
+	}
+	return n
+}
+
+// zonesLocal is spec.zones of a volume that acknowledges in one zone.
+const zonesLocal = "local"
 
 func inZone(placed []Site, zone string) int {
 	n := 0
@@ -135,10 +161,14 @@ func refusal(d Demand, best []Site) *Unplaced {
 	if len(why) > 0 {
 		detail = ": " + strings.Join(why, ", ")
 	}
+	more := ""
+	if len(d.Beside) > 0 {
+		more = " more"
+	}
 	if eligible < d.Replicas {
 		return &Unplaced{ReasonMoreReplicasThanNodes, fmt.Sprintf(
-			"volume %s needs %s, %d eligible%s; add nodes to the pool or use a StorageClass with fewer replicas",
-			d.Volume, nodes(d.Replicas), eligible, detail)}
+			"volume %s needs %s%s, %d eligible%s; add nodes to the pool or ask for fewer replicas",
+			d.Volume, nodes(d.Replicas), more, eligible, detail)}
 	}
 	return &Unplaced{ReasonInsufficientCapacity, fmt.Sprintf(
 		"volume %s of %s needs %s on each of %s%s; add space, raise the pool's overcommitPercent or ask for less",

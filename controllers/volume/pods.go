@@ -25,7 +25,7 @@ const (
 func (p *pass) running() {
 	p.target()
 	p.podFinding("target", p.newest(v1alpha1.RoleTarget, ""))
-	for _, r := range p.want.Replicas {
+	for _, r := range p.inUse() {
 		pod := p.newest(v1alpha1.RoleReplica, r.ID)
 		p.podFinding("replica "+r.ID+" on "+r.Node, pod)
 	}

@@ -126,6 +126,9 @@ func health(v *v1alpha1.Volume) *csi.VolumeHealth {
 	seen := map[string]bool{}
 	for _, c := range v.Status.Conditions {
 		what, known := severity[c.Type]
+		if c.Type == v1alpha1.ConditionPlaced && len(v.Status.Replicas) > 0 {
+			what = csi.VolumeHealthErrorType_DEGRADED // a further replica has no place
+		}
 		key := what.String() + c.Reason
 		if !known || c.Status != metav1.ConditionFalse || seen[key] {
 			continue
@@ -141,7 +144,7 @@ func (s *Server) GetCapacity(ctx context.Context, q *csi.GetCapacityRequest) (*c
 	if len(q.GetVolumeCapabilities()) > 0 && capability.Check(q.GetVolumeCapabilities()) != nil {
 		return &csi.GetCapacityResponse{}, nil
 	}
-	p, err := ParseParams(q.GetParameters())
+	p, err := ParseParams(q.GetParameters(), nil)
 	if err != nil {
 		return nil, invalid("%v", err)
 	}

@@ -47,3 +47,7 @@ func (l *locked) ControllerPublishVolume(ctx context.Context, q *csi.ControllerP
 func (l *locked) ControllerUnpublishVolume(ctx context.Context, q *csi.ControllerUnpublishVolumeRequest) (*csi.ControllerUnpublishVolumeResponse, error) {
 	return underLock(ctx, l, q.GetVolumeId(), l.ControllerServer.ControllerUnpublishVolume, q)
 }
+
+func (l *locked) ControllerModifyVolume(ctx context.Context, q *csi.ControllerModifyVolumeRequest) (*csi.ControllerModifyVolumeResponse, error) {
+	return underLock(ctx, l, q.GetVolumeId(), l.ControllerServer.ControllerModifyVolume, q)
+}

@@ -6,14 +6,23 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/utils/ptr"
+
+	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/pkg/quorum"
 )
 
 // The StorageClass parameters.
 const (
 	ParamReplicas     = "replicas"
 	ParamConsistency  = "consistency"
+	ParamZones        = "zones"
+	ParamMinVoters    = "minVoters"
+	ParamReplaceAfter = "replaceAfter"
 	ParamDurability   = "durability"
 	ParamCompression  = "compression"
 	ParamPool         = "pool"
@@ -32,6 +41,9 @@ const (
 type Params struct {
 	Replicas     int32
 	Consistency  string
+	Zones        string
+	MinVoters    int32         // 0: not said
+	ReplaceAfter time.Duration // 0: not said
 	Durability   string
 	Compression  string
 	Pool         string
@@ -40,15 +52,18 @@ type Params struct {
 
 // setters holds one parser for each parameter.
 var setters = map[string]func(p *Params, value string) error{
-	ParamReplicas: func(p *Params, v string) error {
-		n, err := strconv.ParseInt(v, 10, 32)
-		if err != nil || n < 1 || n > maxReplicas {
-			return fmt.Errorf("%q is not a number from 1 to %d", v, maxReplicas)
+	ParamReplicas:    func(p *Params, v string) error { return number(&p.Replicas, v) },
+	ParamConsistency: func(p *Params, v string) error { return oneOf(&p.Consistency, v, "one", "quorum", "all") },
+	ParamZones:       func(p *Params, v string) error { return oneOf(&p.Zones, v, "", "local", "each") },
+	ParamMinVoters:   func(p *Params, v string) error { return number(&p.MinVoters, v) },
+	ParamReplaceAfter: func(p *Params, v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < time.Second {
+			return fmt.Errorf("%q is not a duration of at least 1s, such as 30m", v)
 		}
-		p.Replicas = int32(n)
+		p.ReplaceAfter = d
 		return nil
 	},
-	ParamConsistency: func(p *Params, v string) error { return oneOf(&p.Consistency, v, "quorum", "all") },
 	ParamDurability:  func(p *Params, v string) error { return oneOf(&p.Durability, v, "flush", "always") },
 	ParamCompression: func(p *Params, v string) error { return oneOf(&p.Compression, v, "lz4", "off") },
 	ParamPool: func(p *Params, v string) error {
@@ -64,34 +79,106 @@ var setters = map[string]func(p *Params, value string) error{
 	},
 }
 
+// mutable are the parameters that a VolumeAttributesClass may have: they change
+// online.
+var mutable = []string{ParamReplicas, ParamConsistency, ParamZones, ParamMinVoters, ParamReplaceAfter}
+
+func number(into *int32, v string) error {
+	n, err := strconv.ParseInt(v, 10, 32)
+	if err != nil || n < 1 || n > maxReplicas {
+		return fmt.Errorf("%q is not a number from 1 to %d", v, maxReplicas)
+	}
+	*into = int32(n)
+	return nil
+}
+
 func oneOf(into *string, v string, allowed ...string) error {
 	if !slices.Contains(allowed, v) {
-		return fmt.Errorf("%q is not one of %s", v, strings.Join(allowed, ", "))
+		return fmt.Errorf("%q is not one of %s", v, strings.Join(slices.DeleteFunc(allowed, func(a string) bool { return a == "" }), ", "))
 	}
 	*into = v
 	return nil
 }
 
-// ParseParams reads StorageClass parameters. The error names the parameter.
-func ParseParams(in map[string]string) (Params, error) {
+// ParseParams reads the parameters of a StorageClass, and those of a
+// VolumeAttributesClass, which come before them. The error names the parameter.
+func ParseParams(class, attributes map[string]string) (Params, error) {
 	p := Params{Replicas: 3, Consistency: "quorum", Durability: "flush", Compression: "lz4"}
+	err := p.set(class, source{"StorageClass", slices.Sorted(maps.Keys(setters))})
+	if err == nil {
+		err = p.set(attributes, source{"VolumeAttributesClass", mutable})
+	}
+	if err == nil {
+		err = p.check()
+	}
+	if err != nil {
+		return Params{}, err
+	}
+	return p, nil
+}
+
+// source is where parameters come from.
+type source struct {
+	kind  string
+	known []string
+}
+
+// set reads in on top of what p has.
+func (p *Params) set(in map[string]string, from source) error {
 	for _, k := range slices.Sorted(maps.Keys(in)) {
 		if strings.HasPrefix(k, sidecarPrefix) {
 			continue
 		}
-		set, known := setters[k]
-		if !known {
-			return Params{}, fmt.Errorf("StorageClass parameter %q is unknown; known are %s; remove or correct it in the StorageClass",
-				k, strings.Join(slices.Sorted(maps.Keys(setters)), ", "))
+		if !slices.Contains(from.known, k) {
+			return fmt.Errorf("%s parameter %q is unknown; known are %s; remove or correct it in the %s",
+				from.kind, k, strings.Join(from.known, ", "), from.kind)
 		}
-		if err := set(&p, in[k]); err != nil {
-			return Params{}, fmt.Errorf("StorageClass parameter %q: %w; correct it in the StorageClass", k, err)
+		if err := setters[k](p, in[k]); err != nil {
+			return fmt.Errorf("%s parameter %q: %w; correct it in the %s", from.kind, k, err, from.kind)
 		}
 	}
+	return nil
+}
+
+// check says which parameters do not go together.
+func (p *Params) check() error {
 	if p.Pool != "" && p.PoolSelector != nil {
-		return Params{}, fmt.Errorf("StorageClass parameters %q and %q exclude each other; keep one", ParamPool, ParamPoolSelector)
+		return fmt.Errorf("parameters %q and %q exclude each other; keep one", ParamPool, ParamPoolSelector)
 	}
-	return p, nil
+	if _, err := quorum.LevelOf(p.Consistency, p.Zones); err != nil {
+		return fmt.Errorf("parameters %q and %q: %w", ParamConsistency, ParamZones, err)
+	}
+	if p.MinVoters > p.Replicas {
+		return fmt.Errorf("parameter %q: %d voters cannot be had of %d %s", ParamMinVoters, p.MinVoters, p.Replicas, ParamReplicas)
+	}
+	return nil
+}
+
+// paramsOf are those of a Volume.
+func paramsOf(s *v1alpha1.VolumeSpec) Params {
+	p := Params{Replicas: s.Replicas, Consistency: s.Consistency, Zones: s.Zones, Durability: s.Durability, Compression: s.Compression, Pool: s.Pool}
+	if s.MinVoters != nil {
+		p.MinVoters = *s.MinVoters
+	}
+	if s.ReplaceAfter != nil {
+		p.ReplaceAfter = s.ReplaceAfter.Duration
+	}
+	if s.PoolSelector != nil {
+		p.PoolSelector = s.PoolSelector.MatchLabels
+	}
+	return p
+}
+
+// into writes what can change online into a Volume.
+func (p *Params) into(s *v1alpha1.VolumeSpec) {
+	s.Replicas, s.Consistency, s.Zones = p.Replicas, p.Consistency, p.Zones
+	s.MinVoters, s.ReplaceAfter = nil, nil
+	if p.MinVoters > 0 {
+		s.MinVoters = ptr.To(p.MinVoters)
+	}
+	if p.ReplaceAfter > 0 {
+		s.ReplaceAfter = &metav1.Duration{Duration: p.ReplaceAfter}
+	}
 }
 
 // parseSelector reads "k=v,k2=v2".

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -13,15 +14,23 @@ import (
 func TestParseParams(t *testing.T) {
 	p, err := ParseParams(map[string]string{
 		"replicas": "2", "consistency": "all", "durability": "always", "compression": "off",
-		"poolSelector": "disk=ssd, tier=a", "csi.storage.k8s.io/fstype": "xfs",
-	})
+		"poolSelector": "disk=ssd, tier=a", "csi.storage.k8s.io/fstype": "xfs", "minVoters": "1", "replaceAfter": "90m",
+	}, nil)
 	if err != nil || p.Replicas != 2 || p.Consistency != "all" || p.Durability != "always" || p.Compression != "off" ||
+		p.MinVoters != 1 || p.ReplaceAfter != 90*time.Minute ||
 		!maps.Equal(p.PoolSelector, map[string]string{"disk": "ssd", "tier": "a"}) {
 		t.Errorf("%+v, %v", p, err)
 	}
-	p, err = ParseParams(nil)
-	if err != nil || p.Replicas != 3 || p.Consistency != "quorum" || p.Durability != "flush" || p.Compression != "lz4" {
+	p, err = ParseParams(nil, nil)
+	if err != nil || p.Replicas != 3 || p.Consistency != "quorum" || p.Durability != "flush" || p.Compression != "lz4" || p.Zones != "" || p.MinVoters != 0 {
 		t.Errorf("defaults %+v, %v", p, err)
+	}
+	p, err = ParseParams(map[string]string{"consistency": "all", "replicas": "2"}, map[string]string{"consistency": "quorum", "zones": "each"})
+	if err != nil || p.Consistency != "quorum" || p.Zones != "each" || p.Replicas != 2 {
+		t.Errorf("with a VolumeAttributesClass %+v, %v", p, err)
+	}
+	if _, err := ParseParams(nil, map[string]string{"durability": "always"}); err == nil || !strings.Contains(err.Error(), "VolumeAttributesClass") {
+		t.Errorf("what cannot change online, by VolumeAttributesClass: %v", err)
 	}
 }
 
@@ -36,7 +45,12 @@ func TestParseParamsErrors(t *testing.T) {
 		{map[string]string{"replicas": "0"}, []string{`"replicas"`, "1 to 7"}},
 		{map[string]string{"replicas": "8"}, []string{`"replicas"`}},
 		{map[string]string{"replicas": "three"}, []string{`"three"`}},
-		{map[string]string{"consistency": "eventual"}, []string{`"eventual"`, "quorum, all"}},
+		{map[string]string{"consistency": "eventual"}, []string{`"eventual"`, "one, quorum, all"}},
+		{map[string]string{"zones": "every"}, []string{`"zones"`, "local, each"}},
+		{map[string]string{"zones": "each", "consistency": "all"}, []string{`"zones"`, `"consistency"`, "quorum"}},
+		{map[string]string{"minVoters": "0"}, []string{`"minVoters"`, "1 to 7"}},
+		{map[string]string{"minVoters": "4"}, []string{`"minVoters"`, "4 voters", "3 replicas"}},
+		{map[string]string{"replaceAfter": "5"}, []string{`"replaceAfter"`, "30m"}},
 		{map[string]string{"durability": ""}, []string{"flush, always"}},
 		{map[string]string{"compression": "zstd"}, []string{"lz4, off"}},
 		{map[string]string{"pool": "Not A Name"}, []string{`"pool"`}},
@@ -46,7 +60,7 @@ func TestParseParamsErrors(t *testing.T) {
 		{map[string]string{"poolSelector": strings.Repeat("a=1,", 20)}, []string{"at most"}},
 		{map[string]string{"pool": "p", "poolSelector": "a=1"}, []string{"exclude"}},
 	} {
-		_, err := ParseParams(c.in)
+		_, err := ParseParams(c.in, nil)
 		if err == nil {
 			t.Errorf("%v was taken", c.in)
 			continue
@@ -64,7 +78,7 @@ func FuzzParseParams(f *testing.F) {
 	f.Add("poolSelector", "a=1,b=2")
 	f.Add("x", "")
 	f.Fuzz(func(t *testing.T, k, v string) {
-		p, err := ParseParams(map[string]string{k: v})
+		p, err := ParseParams(map[string]string{k: v}, nil)
 		if err == nil && (p.Replicas < 1 || p.Replicas > maxReplicas || len(p.PoolSelector) > maxSelectors) {
 			t.Errorf("%q=%q gave %+v", k, v, p)
 		}

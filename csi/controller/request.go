@@ -75,11 +75,8 @@ func parseCreate(q *csi.CreateVolumeRequest) (wanted, error) {
 	if q.GetVolumeContentSource() != nil {
 		return w, invalid("volume %s: snapshots and clones are not supported yet; leave the data source out of the PVC", w.csiName)
 	}
-	if len(q.GetMutableParameters()) > 0 {
-		return w, invalid("volume %s: VolumeAttributesClass is not supported yet; leave it out of the PVC", w.csiName)
-	}
 	var err error
-	if w.params, err = ParseParams(q.GetParameters()); err != nil {
+	if w.params, err = ParseParams(q.GetParameters(), q.GetMutableParameters()); err != nil {
 		return w, invalid("volume %s: %v", w.csiName, err)
 	}
 	if err := w.capacity(q.GetCapacityRange()); err != nil {
@@ -129,14 +126,13 @@ func (w wanted) object() *v1alpha1.Volume {
 	}
 	v.Spec = v1alpha1.VolumeSpec{
 		Size:          *resource.NewQuantity(w.size, resource.BinarySI),
-		Replicas:      w.params.Replicas,
-		Consistency:   w.params.Consistency,
 		Durability:    w.params.Durability,
 		Compression:   w.params.Compression,
 		Pool:          w.params.Pool,
 		PreferredNode: w.preferred,
 		Claim:         w.claim.String(),
 	}
+	w.params.into(&v.Spec)
 	if w.params.PoolSelector != nil {
 		v.Spec.PoolSelector = &metav1.LabelSelector{MatchLabels: w.params.PoolSelector}
 	}
@@ -152,19 +148,19 @@ func (w wanted) differs(v *v1alpha1.Volume) string {
 	if own := v.Annotations[NameAnnotation]; own != "" && own != w.csiName {
 		return fmt.Sprintf("it was made for the name %s", own)
 	}
-	var selector map[string]string
-	if v.Spec.PoolSelector != nil {
-		selector = v.Spec.PoolSelector.MatchLabels
-	}
-	if !maps.Equal(selector, w.params.PoolSelector) {
-		return fmt.Sprintf("its %s is %v, wanted is %v", ParamPoolSelector, selector, w.params.PoolSelector)
+	have := paramsOf(&v.Spec)
+	if !maps.Equal(have.PoolSelector, w.params.PoolSelector) {
+		return fmt.Sprintf("its %s is %v, wanted is %v", ParamPoolSelector, have.PoolSelector, w.params.PoolSelector)
 	}
 	for _, c := range []struct{ what, have, want string }{
-		{ParamReplicas, fmt.Sprint(v.Spec.Replicas), fmt.Sprint(w.params.Replicas)},
-		{ParamConsistency, v.Spec.Consistency, w.params.Consistency},
-		{ParamDurability, v.Spec.Durability, w.params.Durability},
-		{ParamCompression, v.Spec.Compression, w.params.Compression},
-		{ParamPool, v.Spec.Pool, w.params.Pool},
+		{ParamReplicas, fmt.Sprint(have.Replicas), fmt.Sprint(w.params.Replicas)},
+		{ParamConsistency, have.Consistency, w.params.Consistency},
+		{ParamZones, have.Zones, w.params.Zones},
+		{ParamMinVoters, fmt.Sprint(have.MinVoters), fmt.Sprint(w.params.MinVoters)},
+		{ParamReplaceAfter, have.ReplaceAfter.String(), w.params.ReplaceAfter.String()},
+		{ParamDurability, have.Durability, w.params.Durability},
+		{ParamCompression, have.Compression, w.params.Compression},
+		{ParamPool, have.Pool, w.params.Pool},
 	} {
 		if c.have != c.want {
 			return fmt.Sprintf("its %s is %q, wanted is %q", c.what, c.have, c.want)

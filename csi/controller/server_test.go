@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
@@ -367,5 +368,34 @@ func TestPagesAreStableWhileVolumesGo(t *testing.T) {
 	}
 	if last, next := cut(all, "e", 2); len(last) != 0 || next != "" {
 		t.Errorf("%v %q", last, next)
+	}
+}
+
+// TestModify changes what is named, keeps what is not, and nothing when
+// something is wrong.
+func TestModify(t *testing.T) {
+	f := newFixture(t, made(func(v *v1alpha1.Volume) { v.Spec.MinVoters = ptr.To[int32](2) }))
+	modify := func(params map[string]string) error {
+		_, err := f.ControllerModifyVolume(t.Context(), &csi.ControllerModifyVolumeRequest{VolumeId: name, MutableParameters: params})
+		return err
+	}
+	if err := modify(map[string]string{"consistency": "all", "replicas": "2", "replaceAfter": "10m"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range []map[string]string{{"compression": "off"}, {"zones": "each"}, {"replicas": "1"}, {"replicas": "9"}} {
+		if err := modify(wrong); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v: %v", wrong, err)
+		}
+	}
+	var v v1alpha1.Volume
+	if err := f.api.Get(t.Context(), client.ObjectKey{Name: name}, &v); err != nil {
+		t.Fatal(err)
+	}
+	if s := v.Spec; s.Consistency != "all" || s.Replicas != 2 || *s.MinVoters != 2 || s.ReplaceAfter.Duration != 10*time.Minute || s.Compression != "lz4" {
+		t.Errorf("spec %+v", s)
+	}
+	_, err := f.ControllerModifyVolume(t.Context(), &csi.ControllerModifyVolumeRequest{VolumeId: "none"})
+	if status.Code(err) != codes.NotFound {
+		t.Errorf("a volume that is not there: %v", err)
 	}
 }

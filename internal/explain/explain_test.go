@@ -275,6 +275,37 @@ var cases = []struct {
 		w.events = append(w.events, event("e1", "PersistentVolumeClaim", "data", corev1.Event{
 			Type: "Warning", Reason: "ProvisioningFailed", Message: "unknown parameter\n  \"replicsa\"", LastTimestamp: ago(time.Minute)}))
 	}, []string{`ProvisioningFailed: unknown parameter "replicsa"`}},
+	{"refused-record", func(w *world) {
+		w.volume.Status.Refused = "replica r1 has promised epoch 9, this target holds 4"
+	}, []string{"No target goes by the Volume's record, so that nothing is lost: replica r1 has promised epoch 9"}},
+	{"below-min-voters", func(w *world) {
+		w.volume.Spec.Consistency, w.volume.Spec.MinVoters, w.volume.Status.Level = "all", pointer(int32(2)), "all"
+		w.replica(1, v1alpha1.ReplicaOffline)
+		w.replica(2, v1alpha1.ReplicaOffline)
+		w.nodeDown(1)
+		w.nodeDown(2)
+		w.volume.Status.State, w.volume.Status.Voting = v1alpha1.VolumeSuspended, "1/3"
+		w.volume.Status.Conditions[1] = metav1.Condition{Type: "Serving", Status: "False", Reason: "NoQuorum", LastTransitionTime: ago(4 * time.Minute),
+			Message: "writes wait: 1 of 3 voters in sync; minVoters is 2: lower spec.minVoters to 1 to go on without them"}
+	}, []string{"lower spec.minVoters to 1", "Replica r1", "Replica r2"}},
+	{"one-exposed", func(w *world) {
+		w.volume.Spec.Consistency, w.volume.Status.Level, w.volume.Status.Exposed = "one", "one", 100
+	}, []string{"Up to 100 acknowledged writes were on one replica only"}},
+	{"replicas-leave", func(w *world) {
+		w.volume.Spec.Replicas = 1
+		w.volume.Status.Voters = []string{"r0", "r1"}
+		for i := 1; i < 3; i++ {
+			w.volume.Status.Replicas[i].Leaving, w.volume.Status.Replicas[i].State = "Surplus", v1alpha1.ReplicaUnknown
+		}
+		w.nodeDown(2)
+		w.volume.Status.Conditions = append(w.volume.Status.Conditions, metav1.Condition{Type: "Settled", Status: "False", Reason: "Changing",
+			Message: "replica r1 leaves the volume", LastTransitionTime: ago(time.Second)})
+	}, []string{"Replica r1 on node n2 leaves the volume (Surplus): it votes until", "Replica r2 on node n3 leaves the volume (Surplus): its node is not ready",
+		"not yet as its spec says, since 1s: Changing: replica r1 leaves"}},
+	{"no-place-for-more", func(w *world) {
+		w.volume.Spec.Replicas = 4
+		w.volume.Status.Conditions[0] = metav1.Condition{Type: "Placed", Status: "False", Reason: "MoreReplicasThanNodes", Message: "needs 1 node more", LastTransitionTime: ago(time.Minute)}
+	}, []string{"A further replica has no place: MoreReplicasThanNodes: needs 1 node more"}},
 	{"volume-gone", func(w *world) { w.volume = nil }, []string{"the Volume behind it is gone"}},
 }
 
@@ -353,10 +384,11 @@ func TestMargin(t *testing.T) {
 		want   string
 	}{
 		{"quorum", 3, "I/O goes on even if 1 more"},
-		{"quorum", 2, "waits if one more is lost"},
+		{"quorum", 2, "may wait if one more is lost"},
 		{"quorum", 1, "I/O waits"},
-		{"all", 3, "waits if one more is lost"},
+		{"all", 3, "I/O goes on even if 1 more"},
 		{"all", 2, "I/O waits"},
+		{"one", 1, "may wait if one more is lost"},
 	} {
 		v := healthy().volume
 		v.Spec.Consistency = c.level

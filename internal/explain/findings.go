@@ -25,7 +25,7 @@ func Findings(f *Facts) []Finding {
 	var all []Finding
 	for _, rule := range []func(*Facts) []Finding{
 		claimFindings, deletionFindings, placementFindings, servingFindings,
-		replicaFindings, uncleanFindings, attachmentFindings,
+		replicaFindings, settledFindings, exposedFindings, uncleanFindings, attachmentFindings,
 	} {
 		all = append(all, rule(f)...)
 	}
@@ -132,6 +132,9 @@ func placementFindings(f *Facts) []Finding {
 	if c == nil {
 		return nil
 	}
+	if len(f.Volume.Status.Replicas) > 0 {
+		return one("see `kubectl cask pools`; it gets a place as soon as there is room", "A further replica has no place: %s: %s", c.Reason, c.Message)
+	}
 	return one("see `kubectl cask pools`; the volume is placed as soon as there is room", "The replicas have no place: %s: %s", c.Reason, c.Message)
 }
 
@@ -139,6 +142,11 @@ func servingFindings(f *Facts) []Finding {
 	v := f.Volume
 	if v == nil || len(v.Status.Replicas) == 0 || v.DeletionTimestamp != nil {
 		return nil
+	}
+	if v.Status.Refused != "" {
+		return one("put status.voters, level, voterZones and localZone of the Volume back as they were last, status.epoch above every epoch that "+
+			"the message names, and only then remove status.refused (`kubectl edit volume "+v.Name+" --subresource=status`)",
+			"No target goes by the Volume's record, so that nothing is lost: %s", v.Status.Refused)
 	}
 	pod := f.targetPod()
 	switch {
@@ -156,6 +164,28 @@ func servingFindings(f *Facts) []Finding {
 			f.age(c.LastTransitionTime.Time), c.Reason, c.Message)
 	}
 	return nil
+}
+
+// settledFindings is about what the spec asks for and is not yet so; replicas
+// that are not in sync are found elsewhere.
+func settledFindings(f *Facts) []Finding {
+	c := f.condition(v1alpha1.ConditionSettled, metav1.ConditionFalse)
+	if c == nil || f.Volume.DeletionTimestamp != nil || c.Reason == "ReplicaDoesNotVote" {
+		return nil
+	}
+	next := "wait; the message says for what"
+	if c.Reason == "ZoneUnknown" || c.Reason == "SettingsRefused" {
+		next = "do as the message says"
+	}
+	return one(next, "The volume is not yet as its spec says, since %s: %s: %s", f.age(c.LastTransitionTime.Time), c.Reason, c.Message)
+}
+
+func exposedFindings(f *Facts) []Finding {
+	if f.Volume == nil || f.Volume.Status.Exposed == 0 {
+		return nil
+	}
+	return one("set spec.consistency to quorum if that is too much to lose", "Up to %d acknowledged writes were on one replica only, within the last seconds: "+
+		"its loss would have lost them, as consistency one allows.", f.Volume.Status.Exposed)
 }
 
 func uncleanFindings(f *Facts) []Finding {

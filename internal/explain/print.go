@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/internal/members"
+	"github.com/cask-storage/cask/pkg/quorum"
 )
 
 // maxEvents is how many events are shown.
@@ -68,8 +70,8 @@ func (p *printer) headline(f *Facts) {
 	}
 	v := f.Volume
 	p.line("Volume %s: %s", v.Name, orUnknown(v.Status.State))
-	p.line("  %s, %d replicas, consistency %s, durability %s; made %s ago",
-		v.Spec.Size.String(), v.Spec.Replicas, v.Spec.Consistency, v.Spec.Durability, f.age(v.CreationTimestamp.Time))
+	p.line("  %s, %d replicas, consistency %s%s, minVoters %d, durability %s; made %s ago",
+		v.Spec.Size.String(), v.Spec.Replicas, v.Spec.Consistency, zones(v), members.Floor(v), v.Spec.Durability, f.age(v.CreationTimestamp.Time))
 	switch {
 	case f.Claim != nil:
 		p.line("  for PersistentVolumeClaim %s/%s%s", f.Claim.Namespace, f.Claim.Name, usedBy(f.Consumers))
@@ -81,6 +83,13 @@ func (p *printer) headline(f *Facts) {
 	if v.DeletionTimestamp == nil {
 		p.line("  %s", Margin(v))
 	}
+}
+
+func zones(v *v1alpha1.Volume) string {
+	if v.Spec.Zones == "" {
+		return ""
+	}
+	return " zones " + v.Spec.Zones
 }
 
 func orUnknown(s string) string {
@@ -108,26 +117,23 @@ func usedBy(pods []corev1.Pod) string {
 // Margin says what the volume can still lose.
 func Margin(v *v1alpha1.Volume) string {
 	voters, inSync := len(v.Status.Voters), 0
-	for _, r := range v.Status.Replicas {
-		for _, id := range v.Status.Voters {
-			if r.ID == id && r.State == v1alpha1.ReplicaInSync {
-				inSync++
-			}
+	for _, id := range v.Status.Voters {
+		if members.InSync(v)(quorum.ReplicaID(id)) {
+			inSync++
 		}
 	}
-	need := voters/2 + 1
-	if v.Spec.Consistency == "all" {
-		need = voters
-	}
-	switch {
-	case voters == 0:
+	if voters == 0 {
 		return "No replica counts yet."
-	case inSync < need:
-		return fmt.Sprintf("%d of %d voters in sync, %d needed: I/O waits.", inSync, voters, need)
-	case inSync == need:
-		return fmt.Sprintf("%d of %d voters in sync, %d needed: I/O goes on, and waits if one more is lost.", inSync, voters, need)
 	}
-	return fmt.Sprintf("%d of %d voters in sync, %d needed: I/O goes on even if %d more are lost.", inSync, voters, need, inSync-need)
+	text := fmt.Sprintf("Level %s, %d of %d voters in sync: ", members.Quorum(v).Level, inSync, voters)
+	switch spare := members.Spare(v); {
+	case spare < 0:
+		return text + "I/O waits."
+	case spare == 0:
+		return text + "I/O goes on, and may wait if one more is lost."
+	default:
+		return text + fmt.Sprintf("I/O goes on even if %d more are lost.", spare)
+	}
 }
 
 func (p *printer) findings(f *Facts) {
@@ -148,15 +154,14 @@ func (p *printer) replicas(f *Facts) {
 		return
 	}
 	p.line("\nReplicas")
-	rows := []string{"  ID\tNODE\tPOOL\tSTATE\tVOTER\tPOD"}
+	rows := []string{"  ID\tNODE\tZONE\tPOOL\tSTATE\tVOTER\tLEAVING\tPOD"}
 	for _, r := range f.Volume.Status.Replicas {
 		voter := "no"
-		for _, id := range f.Volume.Status.Voters {
-			if id == r.ID {
-				voter = "yes"
-			}
+		if members.Votes(&f.Volume.Status, r) {
+			voter = "yes"
 		}
-		rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s", r.ID, r.Node, r.Pool, state(r), voter, podName(f.replicaPod(r.ID))))
+		rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s",
+			r.ID, r.Node, dash(r.Zone), r.Pool, state(r), voter, dash(r.Leaving), podName(f.replicaPod(r.ID))))
 	}
 	p.table(rows)
 }

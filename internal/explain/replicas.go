@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/internal/members"
 )
 
 // replicaFindings looks below each replica that is not in sync for the deepest
@@ -20,6 +21,10 @@ func replicaFindings(f *Facts) []Finding {
 		if r.State == v1alpha1.ReplicaInSync {
 			continue
 		}
+		if r.Leaving != "" {
+			all = append(all, f.leaving(r))
+			continue
+		}
 		cause, next := f.replicaCause(r)
 		all = append(all, Finding{
 			Problem: fmt.Sprintf("Replica %s on node %s is %s: %s.", r.ID, r.Node, state(r), strings.TrimSuffix(cause, ".")),
@@ -27,6 +32,26 @@ func replicaFindings(f *Facts) []Finding {
 		})
 	}
 	return all
+}
+
+// leaving says what a replica that leaves waits for.
+func (f *Facts) leaving(r v1alpha1.VolumeReplica) Finding {
+	x := Finding{Problem: fmt.Sprintf("Replica %s on node %s leaves the volume (%s): ", r.ID, r.Node, r.Leaving), Next: "wait"}
+	n := f.node(r.Node)
+	away := n == nil
+	if n != nil {
+		_, away = notReadySince(n)
+	}
+	switch {
+	case members.Votes(&f.Volume.Status, r):
+		x.Problem += "it votes until enough others are in sync."
+	case away && n != nil:
+		x.Problem += "its node is not ready, so its pod and extent cannot be seen to go."
+		x.Next = "bring the node back, or `kubectl delete node " + r.Node + "`; nothing else waits for it"
+	default:
+		x.Problem += "its pod and its extent are being removed."
+	}
+	return x
 }
 
 func state(r v1alpha1.VolumeReplica) string {
@@ -42,10 +67,11 @@ func (f *Facts) replicaCause(r v1alpha1.VolumeReplica) (cause, next string) {
 	}
 	n := f.node(r.Node)
 	if n == nil {
-		return "the node is not in the cluster", "bring the node back under the same name, with its disk"
+		return "the node is not in the cluster", "wait: a replica is made on another node as soon as there is room for it"
 	}
 	if since, bad := notReadySince(n); bad {
-		return "the node is not ready since " + f.age(since), "bring the node back; the replica then catches up by itself"
+		return "the node is not ready since " + f.age(since), "bring the node back; the replica then catches up by itself. " +
+			"If it is gone for good: `kubectl delete node " + r.Node + "`, and a replica is made on another node"
 	}
 	if e := f.poolNode(r); e == nil {
 		return fmt.Sprintf("StoragePool %s has no report from the node", r.Pool),

@@ -38,15 +38,15 @@ func Volumes(ctx context.Context, c client.Reader, w io.Writer) error {
 
 func writeVolumes(w io.Writer, volumes []v1alpha1.Volume, claims map[string]string) error {
 	now := &Facts{Now: time.Now()}
-	rows := []string{"NAME\tCLAIM\tSTATE\tIN SYNC\tSIZE\tCONSISTENCY\tTARGET\tATTACHED\tAGE"}
+	rows := []string{"NAME\tCLAIM\tSTATE\tIN SYNC\tVOTING\tLEVEL\tSIZE\tTARGET\tATTACHED\tAGE"}
 	for _, v := range volumes {
 		attached := ""
 		if v.Spec.Attachment != nil {
 			attached = v.Spec.Attachment.Node
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s",
-			v.Name, dash(claims[v.Name]), dash(v.Status.State), dash(v.Status.InSync), v.Spec.Size.String(),
-			v.Spec.Consistency, dash(v.Status.Target.Node), dash(attached), now.age(v.CreationTimestamp.Time)))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s",
+			v.Name, dash(claims[v.Name]), dash(v.Status.State), dash(v.Status.InSync), dash(v.Status.Voting), dash(v.Status.Level),
+			v.Spec.Size.String(), dash(v.Status.Target.Node), dash(attached), now.age(v.CreationTimestamp.Time)))
 	}
 	p := &printer{w: w}
 	p.table(rows)

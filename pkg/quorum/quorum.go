@@ -7,6 +7,7 @@ package quorum
 import (
 	"fmt"
 	"maps"
+	"math/bits"
 	"slices"
 )
 
@@ -34,6 +35,23 @@ const (
 	Local  Level = "local"  // more than half of those in one zone
 	Each   Level = "each"   // more than half in each zone
 )
+
+// LevelOf is the level of a user's two words: how many, and of which zones
+// ("" counts all replicas alike).
+func LevelOf(consistency, zones string) (Level, error) {
+	l := Level(consistency)
+	switch {
+	case l != One && l != Quorum && l != All:
+		return "", fmt.Errorf("consistency %q: use one, quorum or all", consistency)
+	case zones == "":
+		return l, nil
+	case l != Quorum:
+		return "", fmt.Errorf("zones %q go with consistency quorum: %s counts replicas wherever they are", zones, l)
+	case Level(zones) != Local && Level(zones) != Each:
+		return "", fmt.Errorf("zones %q: use local or each, or leave it out", zones)
+	}
+	return Level(zones), nil
+}
 
 // Config is what a quorum system is made from.
 type Config struct {
@@ -102,6 +120,23 @@ func (c Config) each() (System, error) {
 		out = append(out, majority(zones[z]))
 	}
 	return out, nil
+}
+
+// Spare is how many of the voters for which has is true can be lost, whichever
+// they are, with the others still a write quorum; -1 when they are none now.
+func (c Config) Spare(has func(ReplicaID) bool) (int, error) {
+	sys, err := c.System()
+	if err != nil {
+		return 0, err
+	}
+	spare := count(c.Voters, has)
+	for lost := range uint64(1) << len(c.Voters) {
+		left := func(id ReplicaID) bool { return has(id) && lost&(1<<slices.Index(c.Voters, id)) == 0 }
+		if !sys.Write(left) {
+			spare = min(spare, bits.OnesCount64(lost)-1)
+		}
+	}
+	return spare, nil
 }
 
 // threshold needs w of its voters to write, so len(voters)-w+1 to recover.

@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -112,6 +113,51 @@ func TestRefused(t *testing.T) {
 	} {
 		if _, err := c.System(); err == nil {
 			t.Errorf("%s was taken", name)
+		}
+	}
+}
+
+func TestLevelOf(t *testing.T) {
+	for _, x := range []struct {
+		consistency, zones string
+		want               Level // "": refused
+	}{
+		{"one", "", One}, {"quorum", "", Quorum}, {"all", "", All}, {"quorum", "local", Local}, {"quorum", "each", Each},
+		{"all", "each", ""}, {"one", "local", ""}, {"local", "", ""}, {"", "", ""}, {"quorum", "every", ""}, {"quorum", "all", ""},
+	} {
+		if l, err := LevelOf(x.consistency, x.zones); l != x.want || (err != nil) != (x.want == "") {
+			t.Errorf("consistency %q, zones %q: %q, %v", x.consistency, x.zones, l, err)
+		}
+	}
+}
+
+func TestSpare(t *testing.T) {
+	zones := map[ReplicaID]string{"a": "1", "b": "1", "c": "1", "d": "2", "e": "2"}
+	for name, x := range map[string]struct {
+		level  Level
+		voters string
+		has    string
+		want   int
+	}{
+		"quorum":               {Quorum, "abc", "abc", 1},
+		"quorum, one away":     {Quorum, "abc", "bc", 0},
+		"quorum, two away":     {Quorum, "abc", "c", -1},
+		"five":                 {Quorum, "abcde", "abcde", 2},
+		"all":                  {All, "abc", "abc", 0},
+		"one":                  {One, "abc", "ab", 1},
+		"local to 1":           {Local, "abcde", "abc", 1},
+		"local, others away":   {Local, "abcde", "ab", 0},
+		"local, too few of it": {Local, "abcde", "ade", -1},
+		"each":                 {Each, "abcde", "abcde", 0},
+		"each, three zones up": {Each, "abcd", "abcd", 0},
+	} {
+		c := Config{Level: x.level, Zones: zones, Zone: "1"}
+		for _, v := range x.voters {
+			c.Voters = append(c.Voters, ReplicaID(v))
+		}
+		got, err := c.Spare(func(id ReplicaID) bool { return strings.Contains(x.has, string(id)) })
+		if err != nil || got != x.want {
+			t.Errorf("%s: %d, %v; want %d", name, got, err, x.want)
 		}
 	}
 }

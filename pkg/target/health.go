@@ -14,6 +14,8 @@ var (
 	descServing = prometheus.NewDesc("cask_volume_serving", "1 while a write quorum is in sync and I/O is accepted.", []string{"volume"}, nil)
 	descEpoch   = prometheus.NewDesc("cask_volume_epoch", "Epoch of this target.", []string{"volume"}, nil)
 	descReplica = prometheus.NewDesc("cask_replica_in_sync", "1 while the replica has every operation and counts.", []string{"volume", "replica"}, nil)
+	descVoter   = prometheus.NewDesc("cask_replica_voter", "1 while the replica votes.", []string{"volume", "replica"}, nil)
+	descExposed = prometheus.NewDesc("cask_volume_exposed_operations", "Acknowledged operations that one voter alone has.", []string{"volume"}, nil)
 	descRebuild = prometheus.NewDesc("cask_replica_rebuild_bytes", "Progress of a replica's rebuild.", []string{"volume", "replica", "part"}, nil)
 	descOps     = prometheus.NewDesc("cask_volume_operations_total", "Completed operations.", []string{"volume", "op"}, nil)
 	descBytes   = prometheus.NewDesc("cask_volume_bytes_total", "Bytes of completed operations.", []string{"volume", "op"}, nil)
@@ -34,7 +36,12 @@ func (t *Target) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descServing, boolean(s.Serving))
 	gauge(descEpoch, float64(s.Epoch))
+	t.mu.Lock()
+	exposed := t.exposed
+	t.mu.Unlock()
+	gauge(descExposed, float64(exposed))
 	for _, r := range s.Replicas {
+		gauge(descVoter, boolean(r.Voter), string(r.ID))
 		gauge(descReplica, boolean(r.State == "InSync"), string(r.ID))
 		gauge(descRebuild, float64(r.Done), string(r.ID), "done")
 		gauge(descRebuild, float64(r.Total), string(r.ID), "total")

@@ -28,6 +28,7 @@ type link struct {
 	t    *Target
 	id   quorum.ReplicaID
 	addr string
+	stop context.CancelFunc
 
 	mu   sync.Mutex
 	cond sync.Cond

@@ -13,12 +13,21 @@ type Status struct {
 	Reason   string // CamelCase, why not Serving; "Serving" when it is
 	Message  string // object, cause, next step
 	Unclean  string // not empty: the volume was reopened from the best copy, and why
+	Level    string // in force
+	Settled  bool   // level and voters are as they are to be
+	Change   string // of level or voters, under way
+	Exposed  uint64 // acknowledged operations that one voter alone had lately; order of magnitude
 	Replicas []ReplicaStatus
 }
+
+// ReasonRecordRefused is the Reason of a target that does not go by the
+// volume's record. It holds no epoch.
+const ReasonRecordRefused = "RecordRefused"
 
 // ReplicaStatus is one replica as the target sees it.
 type ReplicaStatus struct {
 	ID      quorum.ReplicaID
+	Voter   bool
 	State   string // api/v1alpha1's Replica… states
 	Reason  string // CamelCase
 	Message string

@@ -30,7 +30,7 @@ import (
 // Config is what a target needs.
 type Config struct {
 	Volume    volume.Config
-	Addresses map[quorum.ReplicaID]string // host:port
+	Addresses map[quorum.ReplicaID]string // host:port; Configure replaces them
 	Authority volume.Authority
 	Reporter  Reporter // may be nil
 	Logf      func(format string, args ...any)
@@ -48,7 +48,8 @@ type Target struct {
 	cfg   Config
 	core  *volume.Core
 	start time.Time
-	links map[quorum.ReplicaID]*link
+	links map[quorum.ReplicaID]*link // of the loop, once Run has begun
+	dials sync.WaitGroup             // the links' goroutines
 	stats stats
 
 	mu     sync.Mutex
@@ -56,6 +57,8 @@ type Target struct {
 	wake   chan struct{}
 	closed bool
 	status Status
+	// exposed is volume.Status.Exposed, as it is now.
+	exposed uint64
 
 	slots    chan struct{} // one for each request under way
 	ended    chan struct{} // closed when the loop ends
@@ -64,7 +67,8 @@ type Target struct {
 
 	reports  chan Status // the newest only
 	reported Status
-	stopErr  error // by the loop
+	exposure exposure // by the loop
+	stopErr  error    // by the loop
 	calls    sync.WaitGroup
 	ctx      context.Context // of Run
 }
@@ -74,13 +78,9 @@ func New(cfg Config) *Target {
 	if cfg.Logf == nil {
 		cfg.Logf = func(string, ...any) {}
 	}
-	t := &Target{cfg: cfg, core: volume.New(cfg.Volume), start: time.Now(), wake: make(chan struct{}, 1),
+	return &Target{cfg: cfg, core: volume.New(cfg.Volume), start: time.Now(), wake: make(chan struct{}, 1),
 		links: map[quorum.ReplicaID]*link{}, reports: make(chan Status, 1),
 		slots: make(chan struct{}, maxRequests), ended: make(chan struct{}), acquired: make(chan struct{})}
-	for id, addr := range cfg.Addresses {
-		t.links[id] = newLink(t, id, addr)
-	}
-	return t
 }
 
 // Status is the newest status.
@@ -120,15 +120,17 @@ func (t *Target) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	t.ctx = inner
 	var wg sync.WaitGroup
-	for _, l := range t.links {
-		wg.Go(func() { l.run(inner) }) // ends with inner
-	}
-	wg.Go(func() { t.report(inner) }) // ends with inner
+	t.connect(t.cfg.Addresses)
+	reporting, stopReporting := context.WithCancel(inner)
+	wg.Go(func() { t.report(reporting) }) // ends with reporting
 	t.post(func() { t.core.Start(t.now()) })
 	t.loop(ctx)
-	t.release(inner)
-	cancel()
+	stopReporting()
 	wg.Wait()
+	t.release(inner)
+	t.refuse(inner)
+	cancel()
+	t.dials.Wait()
 	t.calls.Wait()
 	return t.stopErr
 }
@@ -205,9 +207,13 @@ func (t *Target) perform() {
 	for _, a := range t.core.Take() {
 		switch a.Kind {
 		case volume.ActSend:
-			t.links[a.To].send(a.Conn, a.Msg)
+			if l := t.links[a.To]; l != nil {
+				l.send(a.Conn, a.Msg)
+			}
 		case volume.ActReset:
-			t.links[a.To].reset(a.Conn)
+			if l := t.links[a.To]; l != nil {
+				l.reset(a.Conn)
+			}
 		case volume.ActLoad:
 			t.calls.Go(t.load) // ends within callTimeout
 		case volume.ActSwap:
@@ -246,8 +252,11 @@ func (t *Target) swap(old, next volume.Record) {
 
 // publish notes the status and reports it when it changed.
 func (t *Target) publish() {
-	s := statusOf(t.core.Status())
+	core := t.core.Status()
+	s := statusOf(core)
+	s.Exposed = t.exposure.observe(t.now(), core.Exposed)
 	t.mu.Lock()
+	t.exposed = core.Exposed
 	t.status = s
 	t.mu.Unlock()
 	if s.same(t.reported) {

@@ -91,6 +91,11 @@ func (c *Core) changeSwapped(err error) {
 		c.changed(ch)
 	case mutant.On(mutant.DoubtForgotten):
 		c.change, c.sys = nil, ch.old
+	case errors.Is(err, ErrDenied) && mutant.On(mutant.DenialTaken):
+		c.changed(ch)
+	case errors.Is(err, ErrDenied):
+		// The layout was changed under this target, and will be told to it.
+		c.change, c.sys, c.noAdd = nil, ch.old, c.now+c.cfg.Timing.Retry
 	case errors.Is(err, ErrConflict):
 		ch.retryAt = c.now
 	default:
@@ -147,15 +152,15 @@ func (c *Core) propose() {
 // steps lists what could be done next: what keeps I/O going first.
 func (c *Core) steps() (out []change) {
 	l := c.cfg.Layout
-	spare := len(c.rec.Voters) > l.floor()
+	spare := len(c.rec.Voters) > l.Floor()
 	if spare && !(c.sys.Write(c.synced) && c.sys.Recover(c.synced)) {
-		out = c.evictions(l.floor())
+		out = c.evictions(l.Floor())
 	}
 	if c.phase != Serving {
 		return out
 	}
 	for _, id := range l.Replicas {
-		if p := c.peer(id); p.state == synced && !slices.Contains(c.rec.Voters, id) {
+		if p := c.peer(id); p.state == synced && !slices.Contains(c.rec.Voters, id) && c.now >= c.noAdd {
 			out = append(out, change{next: l.with(c.rec, id), why: fmt.Sprintf("replica %s begins to vote", id)})
 		}
 	}

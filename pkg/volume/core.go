@@ -12,6 +12,7 @@
 package volume
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -164,6 +165,7 @@ type Core struct {
 	peers   []*peer // those that are kept up to date, the preferred first
 	voters  []*peer // of them
 	change  *change // of the record
+	noAdd   Time    // no voter is added before: the authority denied one
 	calling bool    // the Authority has not answered yet
 
 	confirming bool // it was asked for the sake of blank replicas
@@ -295,6 +297,14 @@ func (c *Core) Loaded(now Time, rec Record, err error) {
 		return
 	}
 	if c.phase != Loading || c.retryAt != 0 {
+		return
+	}
+	if err == nil {
+		err = rec.Check()
+	}
+	if errors.Is(err, ErrRecord) {
+		c.rec = rec
+		c.halt(fmt.Errorf("volume %s: %w", c.cfg.Volume, err))
 		return
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/cask-storage/cask/pkg/history"
@@ -19,7 +20,13 @@ type Layout struct {
 	MinVoters int
 }
 
-func (l Layout) floor() int {
+// Equal reports whether two layouts are the same.
+func (l Layout) Equal(o Layout) bool {
+	return l.Level == o.Level && slices.Equal(l.Replicas, o.Replicas) && maps.Equal(l.Zones, o.Zones) && l.Zone == o.Zone && l.MinVoters == o.MinVoters
+}
+
+// Floor is the least number of voters that may be left.
+func (l Layout) Floor() int {
 	if l.MinVoters > 0 {
 		return l.MinVoters
 	}
@@ -114,6 +121,11 @@ func (r Record) without(id quorum.ReplicaID) Record {
 		r.Zones = nil
 	}
 	return r
+}
+
+// settled reports whether a record is as the layout says.
+func (l Layout) settled(r Record) bool {
+	return r.Level != "" && slices.Equal(r.Voters, slices.Sorted(slices.Values(l.Replicas))) && l.withLevel(r).Equal(r)
 }
 
 // Configure replaces the layout of a core that was made with one.

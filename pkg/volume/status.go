@@ -15,6 +15,8 @@ type Status struct {
 	Epoch    uint64
 	Quorum   bool // a write quorum is in sync
 	Level    quorum.Level
+	Floor    int    // the fewest voters that failed ones may leave; 0 without a Layout
+	Settled  bool   // level and voters are as the Layout says
 	Exposed  uint64 // acknowledged operations that one voter alone has: what its loss would cost
 	Change   string // the change of level or voters under way, empty when there is none
 	Unclean  string // not empty: reopened from the best copy, and why
@@ -38,6 +40,9 @@ func (c *Core) Status() Status {
 	s := Status{Phase: c.phase, Epoch: uint64(c.rec.Epoch), Unclean: c.unclean, Err: c.stop, Level: c.rec.Level, Exposed: c.exposed()}
 	if s.Level == "" {
 		s.Level = c.cfg.Level
+	}
+	if l := c.cfg.Layout; l != nil {
+		s.Floor, s.Settled = l.Floor(), l.settled(c.rec)
 	}
 	if c.change != nil {
 		s.Change = c.change.why

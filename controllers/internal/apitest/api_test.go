@@ -3,10 +3,12 @@ package apitest_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
@@ -40,7 +42,7 @@ func volumeDefaults(t *testing.T, c client.Client) {
 		t.Fatal(err)
 	}
 	s := v.Spec
-	if s.Replicas != 3 || s.Consistency != "quorum" || s.Durability != "flush" || s.Compression != "lz4" {
+	if s.Replicas != 3 || s.Consistency != "quorum" || s.Durability != "flush" || s.Compression != "lz4" || s.Zones != "" || s.MinVoters != nil || s.ReplaceAfter != nil {
 		t.Errorf("defaults are %+v", s)
 	}
 }
@@ -56,6 +58,11 @@ func volumesRefused(t *testing.T, c client.Client) {
 		{"fraction", "positive multiple of 1Mi", func(v *v1alpha1.Volume) { v.Spec.Size = resource.MustParse("1500m") }},
 		{"8 replicas", "less than or equal to 7", func(v *v1alpha1.Volume) { v.Spec.Replicas = 8 }},
 		{"level", "Unsupported value", func(v *v1alpha1.Volume) { v.Spec.Consistency = "most" }},
+		{"zones of all", "zones are for consistency quorum", func(v *v1alpha1.Volume) { v.Spec.Consistency, v.Spec.Zones = "all", "each" }},
+		{"odd zones", "Unsupported value", func(v *v1alpha1.Volume) { v.Spec.Zones = "every" }},
+		{"more voters than replicas", "minVoters must not be more", func(v *v1alpha1.Volume) { v.Spec.MinVoters = ptr.To[int32](4) }},
+		{"no voters", "greater than or equal to 1", func(v *v1alpha1.Volume) { v.Spec.MinVoters = ptr.To[int32](0) }},
+		{"replaced at once", "at least 1s", func(v *v1alpha1.Volume) { v.Spec.ReplaceAfter = &metav1.Duration{} }},
 		{"both pool and selector", "not both", func(v *v1alpha1.Volume) {
 			v.Spec.Pool, v.Spec.PoolSelector = "p", &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}
 		}},
@@ -85,8 +92,8 @@ func changesRefused(t *testing.T, c client.Client) {
 		edit       func(*v1alpha1.Volume)
 	}{
 		{"size", "resizing", func(v *v1alpha1.Volume) { v.Spec.Size = resource.MustParse("2Gi") }},
-		{"replicas", "number of replicas", func(v *v1alpha1.Volume) { v.Spec.Replicas = 5 }},
-		{"consistency", "cannot change yet", func(v *v1alpha1.Volume) { v.Spec.Consistency = "all" }},
+		{"durability", "cannot change yet", func(v *v1alpha1.Volume) { v.Spec.Durability = "always" }},
+		{"voters with the replicas", "minVoters must not be more", func(v *v1alpha1.Volume) { v.Spec.Replicas, v.Spec.MinVoters = 1, ptr.To[int32](2) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			changed := v.DeepCopy()
@@ -96,8 +103,9 @@ func changesRefused(t *testing.T, c client.Client) {
 	}
 	v.Spec.Size = resource.MustParse("1024Mi") // the same number in other words
 	v.Spec.Attachment = &v1alpha1.VolumeAttachment{Node: "n1", ID: "1"}
+	v.Spec.Replicas, v.Spec.Zones, v.Spec.MinVoters, v.Spec.ReplaceAfter = 5, "each", ptr.To[int32](2), &metav1.Duration{Duration: time.Minute}
 	if err := c.Update(t.Context(), v); err != nil {
-		t.Errorf("attach: %v", err)
+		t.Errorf("what may change: %v", err)
 	}
 }
 

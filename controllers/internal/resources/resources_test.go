@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
 )
@@ -34,8 +35,7 @@ func TestTarget(t *testing.T) {
 	d := DefaultSettings().Target(volume(3))
 	c := d.Spec.Template.Spec.Containers[0]
 	want := []string{
-		"--volume=pvc-1", "--authority=kube", "--level=quorum", "--durability=flush", "--size=1073741824", "--listen=:4420", "--health=:9500",
-		"--replica=r0=10.96.0.10:4500", "--replica=r1=10.96.0.11:4500", "--replica=r2=10.96.0.12:4500",
+		"--volume=pvc-1", "--authority=kube", "--durability=flush", "--size=1073741824", "--listen=:4420", "--health=:9500",
 	}
 	if !slices.Equal(c.Args, want) {
 		t.Errorf("args %q", c.Args)
@@ -124,7 +124,8 @@ func TestHash(t *testing.T) {
 			v.Status.Replicas[0].State = v1alpha1.ReplicaOffline
 		}, true},
 		{"image", func(_ *v1alpha1.Volume, s *Settings) { s.ImageTag = "next" }, false},
-		{"address", func(v *v1alpha1.Volume, _ *Settings) { v.Status.Replicas[0].Address = "10.0.0.1:1" }, false},
+		{"address", func(v *v1alpha1.Volume, _ *Settings) { v.Status.Replicas[0].Address = "10.0.0.1:1" }, true},
+		{"what it follows online", func(v *v1alpha1.Volume, _ *Settings) { v.Spec.Consistency, v.Spec.MinVoters = "all", ptr.To[int32](1) }, true},
 		{"limit", func(_ *v1alpha1.Volume, s *Settings) { s.TargetLimits.MemoryLimit = resource.MustParse("1Gi") }, false},
 	} {
 		v, s := volume(3), DefaultSettings()
@@ -150,7 +151,29 @@ func TestBudget(t *testing.T) {
 		{"5 in sync, still one at a time", 5, nil, 1},
 		{"the only one", 1, nil, 0},
 		{"both of 2", 2, nil, 0},
-		{"all: both of 2", 2, func(v *v1alpha1.Volume) { v.Spec.Consistency = "all" }, 1},
+		{"all: both of 2", 2, func(v *v1alpha1.Volume) { v.Spec.Consistency = "all" }, 0},
+		{"all: both of 2, one is enough", 2, func(v *v1alpha1.Volume) { v.Spec.Consistency, v.Spec.MinVoters = "all", ptr.To[int32](1) }, 1},
+		{"all: 3", 3, func(v *v1alpha1.Volume) { v.Spec.Consistency = "all" }, 1},
+		{"all: 3, none may leave", 3, func(v *v1alpha1.Volume) { v.Spec.Consistency, v.Spec.MinVoters = "all", ptr.To[int32](3) }, 0},
+		{"one: 2 of 3", 3, func(v *v1alpha1.Volume) {
+			v.Spec.Consistency = "one"
+			v.Status.Replicas[0].State = v1alpha1.ReplicaOffline
+		}, 1},
+		{"each: one in each zone", 3, func(v *v1alpha1.Volume) {
+			v.Status.Level, v.Status.VoterZones = "each", map[string]string{"r0": "a", "r1": "b", "r2": "c"}
+		}, 1},
+		{"each: and all are to stay", 3, func(v *v1alpha1.Volume) {
+			v.Status.Level, v.Status.VoterZones = "each", map[string]string{"r0": "a", "r1": "b", "r2": "c"}
+			v.Spec.MinVoters = ptr.To[int32](3)
+		}, 0},
+		{"local: the only one of the zone", 3, func(v *v1alpha1.Volume) {
+			v.Status.Level, v.Status.LocalZone, v.Status.VoterZones = "local", "a", map[string]string{"r0": "a", "r1": "b", "r2": "b"}
+		}, 0},
+		{"leaving, and votes no more", 2, func(v *v1alpha1.Volume) {
+			v.Spec.MinVoters = ptr.To[int32](1)
+			v.Status.Replicas[1].Leaving = "Surplus"
+			v.Status.Voters = v.Status.Voters[:1]
+		}, 0},
 		{"all: the last voter", 2, func(v *v1alpha1.Volume) {
 			v.Spec.Consistency = "all"
 			v.Status.Voters = v.Status.Voters[:1]

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/internal/members"
 )
 
 // TargetName names a volume's target Deployment and Service.
@@ -110,14 +111,10 @@ func (s Settings) targetContainer(v *v1alpha1.Volume) corev1.Container {
 	args := []string{
 		"--volume=" + v.Name,
 		"--authority=kube",
-		"--level=" + v.Spec.Consistency,
 		"--durability=" + v.Spec.Durability,
 		"--size=" + strconv.FormatInt(v.Spec.Size.Value(), 10),
 		fmt.Sprintf("--listen=:%d", v1alpha1.PortNVMe),
 		fmt.Sprintf("--health=:%d", v1alpha1.PortHealth),
-	}
-	for _, r := range v.Status.Replicas {
-		args = append(args, "--replica="+r.ID+"="+r.Address)
 	}
 	return corev1.Container{
 		Name:  "target",
@@ -172,7 +169,9 @@ func consumer(v *v1alpha1.Volume) string {
 func replicaNodes(v *v1alpha1.Volume) []string {
 	var nodes []string
 	for _, r := range v.Status.Replicas {
-		nodes = append(nodes, r.Node)
+		if r.Leaving == "" {
+			nodes = append(nodes, r.Node)
+		}
 	}
 	slices.Sort(nodes)
 	return slices.Compact(nodes)
@@ -274,22 +273,11 @@ func (s Settings) Budget(v *v1alpha1.Volume) *policyv1.PodDisruptionBudget {
 	return b
 }
 
-// spare is how many in-sync voters there are beyond what must stay: a write
-// quorum, or with "all", where lost voters are removed, one. While no target
-// serves nobody knows.
+// spare lets one replica at a time be evicted when writes then go on. While no
+// target serves nobody knows.
 func spare(v *v1alpha1.Volume) int32 {
 	if v.Status.State != v1alpha1.VolumeHealthy && v.Status.State != v1alpha1.VolumeDegraded {
 		return 0
 	}
-	var inSync int32
-	for _, r := range v.Status.Replicas {
-		if r.State == v1alpha1.ReplicaInSync && slices.Contains(v.Status.Voters, r.ID) {
-			inSync++
-		}
-	}
-	need := int32(len(v.Status.Voters))/2 + 1
-	if v.Spec.Consistency == "all" {
-		need = 1
-	}
-	return min(1, max(0, inSync-need))
+	return int32(min(1, max(0, members.Spare(v)))) //nolint:gosec // 0 or 1
 }

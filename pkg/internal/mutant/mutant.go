@@ -59,6 +59,7 @@ const (
 	TwoChanges      // a second change begins while the first is open
 	LevelUnsaid     // a change of level is not recorded
 	StaleAnswer     // the answer to a swap of an epoch given up is taken for the next one's
+	DenialTaken     // a vote that the authority denied is taken for given
 
 	// Rebuilds that go on where they were (pkg/volume, resume.go).
 	ResumeStale    // what changed meanwhile is not copied again

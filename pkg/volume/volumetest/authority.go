@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
@@ -18,6 +19,7 @@ type authority struct {
 	version int
 	down    bool
 	slow    bool
+	leaving map[quorum.ReplicaID]bool // get no vote any more; nil: replicas come and go with their data
 }
 
 // call carries out do after a while; slow calls take up to seconds.
@@ -61,6 +63,9 @@ func (w *world) swap(t *target, a volume.Action) {
 		case !w.auth.record.Equal(a.Old):
 			answer(volume.ErrConflict)
 			return
+		case w.denied(a.Old, a.Next):
+			answer(volume.ErrDenied)
+			return
 		}
 		version := w.auth.version
 		w.auth.coming = append(w.auth.coming, a.Next)
@@ -68,6 +73,13 @@ func (w *world) swap(t *target, a volume.Action) {
 			answer(errAway) // and yet it is carried out
 		}
 		w.call(func() { answer(w.store(version, a.Next)) })
+	})
+}
+
+// denied reports whether a swap would give a leaving replica a vote.
+func (w *world) denied(old, next volume.Record) bool {
+	return slices.ContainsFunc(next.Voters, func(id quorum.ReplicaID) bool {
+		return w.auth.leaving[id] && !slices.Contains(old.Voters, id)
 	})
 }
 

@@ -26,6 +26,10 @@ func (w *world) setUpLayout() {
 		return
 	}
 	w.layout = &volume.Layout{Level: w.opt.Level, Replicas: slices.Clone(w.auth.record.Voters)}
+	if w.chance(0.5) {
+		w.auth.leaving = map[quorum.ReplicaID]bool{}
+		w.after(w.between(0, 500*ms), w.operate)
+	}
 	if w.opt.Zones > 0 {
 		w.layout.Zones = map[quorum.ReplicaID]string{}
 		for i, n := range w.replicas {
@@ -75,6 +79,33 @@ func (w *world) changeLayout() {
 	for _, t := range w.targets {
 		w.after(w.between(0, 500*ms), func() { t.step(func() { t.core.Configure(t.now(), *t.layout()) }) })
 	}
+}
+
+// operate does what an operator does about the replicas of the layout: those it
+// does not name are marked as leaving; what leaves and has no vote is taken down
+// with its disk, at once; what is named again is kept if it votes, and is a new
+// replica otherwise.
+func (w *world) operate() {
+	for _, n := range w.replicas {
+		wanted := slices.Contains(w.layout.Replicas, n.id)
+		votes := slices.Contains(w.auth.record.Voters, n.id)
+		switch leaving := w.auth.leaving[n.id]; {
+		case !leaving && !wanted:
+			w.auth.leaving[n.id] = true
+			w.auth.version++ // of the object that the record is in
+			w.trace("%s is to leave", n.id)
+		case leaving && !votes && !n.taken:
+			n.taken = true
+			n.wipe()
+		case leaving && wanted:
+			delete(w.auth.leaving, n.id)
+			w.auth.version++
+			n.taken = false
+			n.start()
+			w.trace("%s stays", n.id)
+		}
+	}
+	w.after(w.between(10*ms, 500*ms), w.operate)
 }
 
 // asLaidOut reports whether the newest target has brought the record to where

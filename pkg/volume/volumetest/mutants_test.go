@@ -64,6 +64,7 @@ var mutants = []struct {
 	{mutant.ResumeInTwo, "ResumeInTwo", "8 resumable: a diverged replica", []uint64{0, 1, 2, 3}, []string{"rebuild", "split", "kill", "disk"}, false},
 	{mutant.StaleAnswer, "StaleAnswer", "2 an epoch is acquired before it is used", nil, nil, true},
 	{mutant.SnapshotRebuilding, "SnapshotRebuilding", "10 snapshots are exact prefixes", nil, nil, false},
+	{mutant.DenialTaken, "DenialTaken", "5 compare-and-swap under the epoch", []uint64{8, 9, 10}, nil, false},
 }
 
 const row = "%-17s %-50s %-9s %-13s %s\n"

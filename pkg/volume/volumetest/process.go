@@ -26,6 +26,7 @@ type node struct {
 	slow     bool
 	failing  bool // its disk fails the next change
 	lost     bool // lost memory, or its disk, and has not begun since
+	taken    bool // down by the operator, for good: what starts again is another
 	wiped    bool // lost its disk and has not begun since
 	shadow   shadow
 	crashes  int
@@ -78,7 +79,7 @@ func (r rotting) Apply(ops []store.Op) error {
 }
 
 func (n *node) start() {
-	if n.up {
+	if n.up || n.taken {
 		return
 	}
 	n.up = true

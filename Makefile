@@ -68,7 +68,7 @@ model: ## the model of replication, exhaustively, and without each of its rules
 	@hack/model.sh
 
 .PHONY: attack
-attack: build-target build-replica ## faults at random against real processes (root; ROUNDS=100 SEED=1 LEVEL=quorum FIRST=1)
+attack: build-target build-replica ## faults at random against real processes (root; ROUNDS=100 SEED=1 FIRST=1 LEVEL=one|quorum|all|local|each MIN_VOTERS=1)
 	@hack/attack.sh
 
 .PHONY: measure-replication

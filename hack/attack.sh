@@ -13,4 +13,4 @@ if [ "${1:-}" = measure ]; then
   exec go test ./test/attack -run TestMeasure -count 1 -v -timeout 0 -measure -fill "${FILL:-8192}" -logs "$ROOT/build/attack"
 fi
 exec go test ./test/attack -run TestAttack -count 1 -v -timeout 0 -logs "$ROOT/build/attack" \
-  -rounds "${ROUNDS:-100}" -first "${FIRST:-1}" -seed "${SEED:-0}" -level "${LEVEL:-quorum}" -cuts "${CUTS:-5}"
+  -rounds "${ROUNDS:-100}" -first "${FIRST:-1}" -seed "${SEED:-0}" -level "${LEVEL:-quorum}" -min-voters "${MIN_VOTERS:-0}" -cuts "${CUTS:-5}"

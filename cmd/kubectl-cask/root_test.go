@@ -62,9 +62,9 @@ func TestCommands(t *testing.T) {
 		want string
 	}{
 		{"volumes", objects, `
-NAME    CLAIM       STATE      IN SYNC   SIZE   CONSISTENCY   TARGET   ATTACHED   AGE
-pvc-1   shop/data   Healthy    3/3       1Gi    quorum        -        -          3h
-pvc-2   -           Degraded   3/3       1Gi    quorum        -        -          3h
+NAME    CLAIM       STATE      IN SYNC   VOTING   LEVEL   SIZE   TARGET   ATTACHED   AGE
+pvc-1   shop/data   Healthy    3/3       -        -       1Gi    -        -          3h
+pvc-2   -           Degraded   3/3       -        -       1Gi    -        -          3h
 `},
 		{"volumes", nil, "There are no volumes."},
 		{"pools", objects, `

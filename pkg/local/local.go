@@ -37,6 +37,8 @@ type Spec struct {
 	Size        uint64       `json:"size"`
 	Replicas    int          `json:"replicas"`
 	Consistency quorum.Level `json:"consistency"`
+	Zones       string       `json:"zones,omitempty"`     // local or each; the replicas are in zone0, zone1, zone0, …
+	MinVoters   int          `json:"minVoters,omitempty"` // 0: more than half
 	Durability  string       `json:"durability"`
 	Compression string       `json:"compression"`
 	Frontend    string       `json:"frontend,omitempty"` // nvme or iscsi; empty is nvme
@@ -108,9 +110,15 @@ func (s Spec) check() error {
 	if f := s.frontend(); f != "nvme" && f != "iscsi" {
 		return fmt.Errorf("frontend %q: give nvme or iscsi", f)
 	}
-	_, err := quorum.New(s.Consistency, []quorum.ReplicaID{"r0"})
+	if s.MinVoters < 0 || s.MinVoters > s.Replicas {
+		return fmt.Errorf("%d voters at least, of %d replicas: give 1 to %d, or leave it out", s.MinVoters, s.Replicas, s.Replicas)
+	}
+	_, err := quorum.LevelOf(string(s.Consistency), s.Zones)
 	return err
 }
+
+// zone is where replica i is said to be, the target being in zone 0.
+func zone(i int) string { return fmt.Sprintf("zone%d", i%2) }
 
 // open reads the volume's spec or, the first time, writes asked.
 func open(dir string, asked Spec) (Spec, error) {
@@ -120,8 +128,8 @@ func open(dir string, asked Spec) (Spec, error) {
 	if err == nil {
 		asked.Ports, asked.Name = s.Ports, s.Name
 		if asked.Size != 0 && !equal(asked, s) {
-			return s, fmt.Errorf("%s holds a volume of other settings (%d bytes, %d replicas, %s, %s, %s, %s); give the same, or another --dir",
-				dir, s.Size, s.Replicas, s.Consistency, s.Durability, s.Compression, s.frontend())
+			return s, fmt.Errorf("%s holds a volume of other settings (%d bytes, %d replicas, %s %s, at least %d voters, %s, %s, %s); give the same, or another --dir",
+				dir, s.Size, s.Replicas, s.Consistency, s.Zones, s.MinVoters, s.Durability, s.Compression, s.frontend())
 		}
 		return s, nil
 	}
@@ -138,7 +146,7 @@ func open(dir string, asked Spec) (Spec, error) {
 }
 
 func equal(a, b Spec) bool {
-	return a.Size == b.Size && a.Replicas == b.Replicas && a.Consistency == b.Consistency &&
+	return a.Size == b.Size && a.Replicas == b.Replicas && a.Consistency == b.Consistency && a.Zones == b.Zones && a.MinVoters == b.MinVoters &&
 		a.Durability == b.Durability && a.Compression == b.Compression && a.frontend() == b.frontend()
 }
 

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,12 +101,19 @@ func (s *supervisor) replica(i int) child {
 }
 
 func (s *supervisor) target() child {
+	level := cmp.Or(s.spec.Zones, string(s.spec.Consistency))
 	args := []string{filepath.Join(s.bin, "cask-target"), "--volume=" + s.spec.Name,
-		"--authority=file:" + filepath.Join(s.dir, "record.json"), "--level=" + string(s.spec.Consistency),
+		"--authority=file:" + filepath.Join(s.dir, "record.json"), "--level=" + level, "--min-voters=" + strconv.Itoa(s.spec.MinVoters),
 		"--durability=" + s.spec.Durability, "--size=" + strconv.FormatUint(s.spec.Size, 10),
 		"--frontend=" + s.spec.frontend(), "--listen=" + s.spec.hosts(), "--health=" + s.spec.probes()}
 	for i := range s.spec.Replicas {
 		args = append(args, "--replica="+replicaID(i)+"="+s.spec.replica(i))
+		if s.spec.Zones != "" {
+			args = append(args, "--replica-zone="+replicaID(i)+"="+zone(i))
+		}
+	}
+	if s.spec.Zones != "" {
+		args = append(args, "--zone="+zone(0))
 	}
 	return child{name: "target", args: args, pid: &s.state.PIDs.Target, stop: stopTarget}
 }

@@ -12,13 +12,14 @@ import (
 )
 
 var (
-	rounds = flag.Int("rounds", 0, "rounds of attack; none by default")
-	first  = flag.Int("first", 1, "number of the first round")
-	seed   = flag.Uint64("seed", 0, "of the plans; 0 picks one")
-	cuts   = flag.Int("cuts", 5, "every so many rounds there is a power cut: all replicas are killed at once")
-	level  = flag.String("level", "quorum", "consistency level")
-	bin    = flag.String("bin", "../../bin", "directory of the programs attacked")
-	logs   = flag.String("logs", "", "directory for the processes' logs when the attack fails")
+	rounds    = flag.Int("rounds", 0, "rounds of attack; none by default")
+	first     = flag.Int("first", 1, "number of the first round")
+	seed      = flag.Uint64("seed", 0, "of the plans; 0 picks one")
+	cuts      = flag.Int("cuts", 5, "every so many rounds there is a power cut: all replicas are killed at once")
+	minVoters = flag.Int("min-voters", 0, "the fewest voters that failed replicas may leave; 0: more than half")
+	level     = flag.String("level", "quorum", "consistency level")
+	bin       = flag.String("bin", "../../bin", "directory of the programs attacked")
+	logs      = flag.String("logs", "", "directory for the processes' logs when the attack fails")
 )
 
 const (
@@ -34,7 +35,7 @@ func TestAttack(t *testing.T) {
 	if *seed == 0 {
 		*seed = rand.Uint64N(1e9) + 1
 	}
-	t.Logf("replay: make attack ROUNDS=%d SEED=%d LEVEL=%s", *rounds, *seed, *level)
+	t.Logf("replay: make attack ROUNDS=%d SEED=%d LEVEL=%s MIN_VOTERS=%d", *rounds, *seed, *level, *minVoters)
 	c := newCluster(t, shape{size: 64 << 20, level: quorum.Level(*level), small: true})
 	l, err := newLoad(c)
 	if err != nil {
@@ -50,7 +51,7 @@ func TestAttack(t *testing.T) {
 		sum.add(got)
 		t.Logf("%v\n  %v; in sync and judged after %d ms", p, got, time.Since(began).Milliseconds())
 		if t.Failed() {
-			t.Fatalf("replay this round: make attack ROUNDS=1 FIRST=%d SEED=%d LEVEL=%s", i, *seed, *level)
+			t.Fatalf("replay this round: make attack ROUNDS=1 FIRST=%d SEED=%d LEVEL=%s MIN_VOTERS=%d", i, *seed, *level, *minVoters)
 		}
 		if i%verifyEvery == 0 || i == *first+*rounds-1 {
 			c.checkIdentical(l)

@@ -123,11 +123,14 @@ func (c *cluster) newReplica(exe string, i int) *process {
 func (c *cluster) newTarget(exe string, i int) *process {
 	n := c.lan.node(fmt.Sprintf("t%d", i))
 	args := []string{filepath.Join(exe, "cask-target"), "--volume=" + volumeName, "--authority=file:" + c.record.Path,
-		"--level=" + string(c.shape.level), "--size=" + strconv.FormatUint(c.shape.size, 10),
+		"--level=" + string(c.shape.level), fmt.Sprintf("--min-voters=%d", *minVoters), "--size=" + strconv.FormatUint(c.shape.size, 10),
 		fmt.Sprintf("--listen=:%d", nvmePort), fmt.Sprintf("--health=:%d", healthPort)}
 	for i := range c.rs {
 		id := replicaID(i)
 		args = append(args, "--replica="+id+"="+c.lan.node(id).addr(replicaPort))
+		if c.shape.level == quorum.Local || c.shape.level == quorum.Each {
+			args = append(args, fmt.Sprintf("--replica-zone=%s=z%d", id, i%2), "--zone=z0")
+		}
 	}
 	return newProcess(n, c.dir+"/"+n.name+".log", args...)
 }
@@ -178,8 +181,12 @@ func (c *cluster) dialer(name string) func(context.Context, string, string) (net
 	return func(ctx context.Context, _, addr string) (net.Conn, error) { return n.dial(ctx, addr) }
 }
 
-// inSync counts the replicas in sync, -1 when the target does not say.
-func (c *cluster) inSync() int {
+// inSync counts the replicas in sync.
+func (c *cluster) inSync() int { return c.metric("cask_replica_in_sync{") }
+
+// metric counts the replicas of which a metric is 1, -1 when the target does
+// not say.
+func (c *cluster) metric(prefix string) int {
 	resp, err := c.web.Get("http://" + c.targets[c.current()].node.addr(healthPort) + "/metrics")
 	if err != nil {
 		return -1
@@ -191,7 +198,7 @@ func (c *cluster) inSync() int {
 	}
 	n := 0
 	for line := range strings.Lines(string(b)) {
-		if strings.HasPrefix(line, "cask_replica_in_sync{") && strings.HasSuffix(line, " 1\n") {
+		if strings.HasPrefix(line, prefix) && strings.HasSuffix(line, " 1\n") {
 			n++
 		}
 	}
@@ -200,7 +207,9 @@ func (c *cluster) inSync() int {
 
 func (c *cluster) allInSync(within time.Duration) time.Duration {
 	c.t.Helper()
-	return eventually(c.t, within, "not every replica is in sync", func() bool { return c.inSync() == replicas })
+	return eventually(c.t, within, "not every replica is in sync and votes", func() bool {
+		return c.inSync() == replicas && c.metric("cask_replica_voter{") == replicas
+	})
 }
 
 // saveLogs keeps what explains a failure.

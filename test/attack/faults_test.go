@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cask-storage/cask/pkg/quorum"
 )
 
 // faulty carries out one round's plan.
@@ -25,10 +27,12 @@ func (f *faulty) run(p plan) {
 	start := time.Now()
 	for _, x := range p.faults {
 		time.Sleep(time.Until(start.Add(x.at)))
+		f.mayExpose()
 		undo := f.apply(x)
 		f.wg.Go(func() {
 			time.Sleep(x.lasts)
 			undo()
+			f.mayExpose()
 		})
 	}
 	f.wg.Wait()
@@ -84,6 +88,14 @@ func (f *faulty) cutPower() {
 		r.kill()
 	}
 	f.noteCut()
+}
+
+// mayExpose notes that what one replica alone has not flushed may be gone, as the
+// level one allows.
+func (f *faulty) mayExpose() {
+	if f.c.shape.level == quorum.One {
+		f.noteCut()
+	}
 }
 
 func (f *faulty) noteCut() {

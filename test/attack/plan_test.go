@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/cask-storage/cask/pkg/quorum"
 )
 
 // kind is a kind of fault.
@@ -132,9 +134,12 @@ func (p plan) fault(rng *rand.Rand, k kind) fault {
 	return f
 }
 
-// cuts reports whether unflushed writes may be lost in the round.
+// cuts reports whether unflushed writes may be lost in the round: at the level
+// one also by the memory of one replica.
 func (p plan) cuts() bool {
-	return slices.ContainsFunc(p.faults, func(f fault) bool { return f.kind == killAll })
+	return slices.ContainsFunc(p.faults, func(f fault) bool {
+		return f.kind == killAll || *level == string(quorum.One) && (f.kind == killReplica || f.kind == full)
+	})
 }
 
 func (p plan) String() string {

@@ -9,7 +9,7 @@ import (
 // +kubebuilder:validation:XValidation:rule="!(has(self.pool) && has(self.poolSelector))",message="set pool or poolSelector, not both"
 // +kubebuilder:validation:XValidation:rule="self.durability == oldSelf.durability && self.compression == oldSelf.compression",message="durability and compression cannot change yet"
 // +kubebuilder:validation:XValidation:rule="self.size == oldSelf.size",message="resizing a volume is not supported yet"
-// +kubebuilder:validation:XValidation:rule="!has(self.zones) || self.zones == ” || self.consistency == 'quorum'",message="zones are for consistency quorum: one and all count replicas wherever they are"
+// +kubebuilder:validation:XValidation:rule="!has(self.zones) || size(self.zones) == 0 || self.consistency == 'quorum'",message="zones are for consistency quorum: one and all count replicas wherever they are"
 // +kubebuilder:validation:XValidation:rule="!has(self.minVoters) || self.minVoters <= self.replicas",message="minVoters must not be more than replicas"
 type VolumeSpec struct {
 	// Size is what the application sees, in bytes; a multiple of 1Mi.

@@ -111,6 +111,9 @@ var (
 	ErrFenced      = errors.New("superseded by a newer epoch")
 	ErrClosed      = errors.New("device is closed")
 	ErrIO          = errors.New("input/output error")
+	// ErrSessionOver is an ErrFenced that no repetition gets past: what a host
+	// had been told before this moment may no longer be true.
+	ErrSessionOver = fmt.Errorf("acknowledged writes may have been lost since this session began; it must begin anew: %w", ErrFenced)
 )
 
 // Check validates r against g: verb, alignment, range and buffer lengths.

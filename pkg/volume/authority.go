@@ -20,6 +20,11 @@ type Record struct {
 	Initialized bool               // operations may exist: a blank replica counts for nothing
 	Voters      []quorum.ReplicaID // ascending
 
+	// Lost is the epoch of the last recovery that may have lost acknowledged
+	// writes. Hosts' sessions that began before it was recorded are over. 0:
+	// there was none.
+	Lost history.Epoch `json:",omitempty"`
+
 	// What Voters, and all that was ever acknowledged, are to be counted by.
 	// Empty in the record of a volume that was never under a Layout.
 	Level quorum.Level                `json:",omitempty"`
@@ -33,7 +38,7 @@ type Record struct {
 // Equal reports whether two records are the same.
 func (r Record) Equal(o Record) bool {
 	return r.Epoch == o.Epoch && r.Holder == o.Holder &&
-		r.Initialized == o.Initialized && slices.Equal(r.Voters, o.Voters) &&
+		r.Initialized == o.Initialized && r.Lost == o.Lost && slices.Equal(r.Voters, o.Voters) &&
 		r.Level == o.Level && r.Zone == o.Zone && maps.Equal(r.Zones, o.Zones) && r.Refused == o.Refused
 }
 

@@ -96,6 +96,7 @@ const (
 	Loading      Phase = iota // waits for the record
 	Acquiring                 // waits for its epoch
 	Fencing                   // waits for promises
+	Breaking                  // records that hosts' sessions are over
 	Tailing                   // fetches what the others miss from the best replica
 	Joining                   // waits for a write quorum that has it all
 	Initializing              // records that operations may exist
@@ -104,7 +105,7 @@ const (
 	Stopped                   // superseded, or the record makes no sense
 )
 
-var phaseNames = [...]string{"Loading", "Acquiring", "Fencing", "Tailing", "Joining", "Initializing", "Leasing", "Serving", "Stopped"}
+var phaseNames = [...]string{"Loading", "Acquiring", "Fencing", "Breaking", "Tailing", "Joining", "Initializing", "Leasing", "Serving", "Stopped"}
 
 func (p Phase) String() string { return phaseNames[p] }
 
@@ -139,6 +140,8 @@ type Request struct {
 	FUA    bool
 	Bufs   [][]byte // OpWrite: the content; OpRead: set on completion
 	Owner  any      // the driver's own
+	// Session is what Core.Session said when the session that asks began.
+	Session history.Epoch
 
 	Name      string               // OpSnapshot
 	Base      history.Seq          // OpRead: of this snapshot, 0: of the volume; OpDropSnapshot: of which
@@ -262,12 +265,7 @@ func (c *Core) Close(err error) {
 			e.req = nil
 		}
 	}
-	for _, rs := range [][]*Request{c.waiting, c.reads.waiting, c.flushes.waiting} {
-		for _, r := range rs {
-			c.complete(r, err)
-		}
-	}
-	c.waiting, c.reads.waiting, c.flushes.waiting = nil, nil, nil
+	c.endWaiting(err)
 }
 
 // Idle reports whether no request is under way and every replica that counts
@@ -332,7 +330,8 @@ func (c *Core) Loaded(now Time, rec Record, err error) {
 	}
 	next.Epoch, next.Holder = rec.Epoch+1, c.cfg.Instance
 	c.released = rec.Holder == ""
-	c.sys, c.rec, c.phase = sys, next, Acquiring
+	c.sys, c.phase = sys, Acquiring
+	c.adopt(next)
 	c.follow()
 	c.act(Action{Kind: ActSwap, Old: rec, Next: next})
 	if mutant.On(mutant.EpochUnswapped) {
@@ -346,14 +345,16 @@ func (c *Core) Swapped(now Time, err error) {
 	switch {
 	case c.change != nil && c.change.swapping:
 		c.changeSwapped(err)
-	case c.phase != Acquiring && c.phase != Initializing: // of an epoch that was given up
-	case err != nil && c.phase == Initializing:
+	case c.phase != Acquiring && c.phase != Initializing && c.phase != Breaking: // of an epoch that was given up
+	case err != nil && c.phase != Acquiring:
 		c.reacquire(fmt.Sprintf("the volume's record could not be changed: %v", err))
 	case err != nil:
 		// Lost to another, or unknown: read what stands and go on from there.
 		c.loadLater()
 	case c.phase == Acquiring:
 		c.fence()
+	case c.phase == Breaking:
+		c.sessionsEnded()
 	default:
 		c.phase = Leasing
 	}
@@ -416,6 +417,8 @@ func (c *Core) Submit(now Time, r *Request) {
 	switch {
 	case c.phase == Stopped, !c.sole:
 		c.complete(r, block.ErrFenced)
+	case r.Op < OpSnapshot && r.Session != c.rec.Lost && !mutant.On(mutant.SessionUnchecked):
+		c.complete(r, block.ErrSessionOver)
 	case r.Op == block.OpRead || r.Op == OpListSnapshots:
 		c.reads.waiting = append(c.reads.waiting, r)
 	case r.Op == block.OpFlush:

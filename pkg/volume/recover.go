@@ -57,7 +57,8 @@ func (c *Core) choose() {
 		}
 		eligible, grace = c.member, c.cfg.Timing.UncleanGrace
 		unclean = "too many replicas lost their memory or their data at once; the volume was reopened from the best copy: " +
-			"writes that were acknowledged and not flushed may be missing"
+			"writes that were acknowledged and not flushed may be missing. What had the volume open gets I/O errors; " +
+			"restart the pods that use it, and have the applications check their data"
 	}
 	if c.every(func(p *peer) bool { return !unheard(p) }) {
 		grace = 0
@@ -65,7 +66,11 @@ func (c *Core) choose() {
 	if c.chooseAt == 0 || c.chooseAt > c.now+grace {
 		c.chooseAt = c.now + grace
 	}
-	if c.now >= c.chooseAt {
+	switch {
+	case c.now < c.chooseAt:
+	case unclean != "" && c.rec.Lost != c.rec.Epoch && !mutant.On(mutant.SessionKept):
+		c.endSessions()
+	default:
 		c.chosen(c.best(eligible), unclean)
 	}
 }

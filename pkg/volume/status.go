@@ -86,7 +86,7 @@ func (c *Core) describe(p *peer) ReplicaStatus {
 // waitingFor says what a target that is not serving waits for.
 func (c *Core) waitingFor() string {
 	switch c.phase {
-	case Loading, Acquiring, Initializing:
+	case Loading, Acquiring, Breaking, Initializing:
 		return "the volume's record to be read and changed"
 	case Leasing:
 		return "reads of an earlier target to end"

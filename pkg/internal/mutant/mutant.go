@@ -70,6 +70,11 @@ const (
 
 	// Snapshots.
 	SnapshotRebuilding // a replica that is rebuilt takes snapshots of what it has
+	// Sessions after a loss (pkg/volume, session.go).
+	SessionKept      // reopened from the best copy, hosts go on as if nothing had been lost
+	SessionInMemory  // the record does not say that sessions are over
+	SessionUnchecked // requests of sessions that are over are taken
+	WaitingKept      // what waits when sessions end is done nevertheless
 
 	Count
 )

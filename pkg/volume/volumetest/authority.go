@@ -90,7 +90,7 @@ func (w *world) store(version int, next volume.Record) error {
 	if w.auth.version != version {
 		return volume.ErrConflict
 	}
-	if next.Epoch == w.auth.record.Epoch && !w.fewLostOf(nil, next) {
+	if next.Epoch == w.auth.record.Epoch && next.Lost == w.auth.record.Lost && !w.fewLostOf(nil, next) {
 		return errAway // the contract says nothing of a quorum that has failed already
 	}
 	w.auth.version++

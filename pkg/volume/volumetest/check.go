@@ -62,7 +62,7 @@ func (w *world) finish() (Result, *Broken) {
 }
 
 func (w *world) result() Result {
-	res := Result{Ops: len(w.ops), Targets: len(w.targets), Events: int(w.order), Unjudged: w.unjudged} //nolint:gosec // at most maxEvents
+	res := Result{Ops: len(w.ops), Targets: len(w.targets), Events: int(w.order), Unjudged: w.unjudged, SessionsOver: w.sessionsOver} //nolint:gosec // at most maxEvents
 	for _, n := range w.replicas {
 		res.Crashes += n.crashes
 		res.Rebuilds += n.rebuilds

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
@@ -18,11 +19,14 @@ type op struct {
 	fua    bool
 	calls  []volume.Time // each attempt's
 	ret    volume.Time   // 0 while it is under way
+	// session is the one that was told of its end.
+	session history.Epoch
 }
 
 // client is a host: it keeps some requests in flight, and repeats those of a
-// dead target at the next one, as an initiator does. The last one only reads,
-// and stays with an old target for long: what it is told there must be true.
+// dead target at the next one, as an initiator does. When its session is over
+// all of them fail, and it begins another. The last client only reads, and
+// stays with an old target for long: what it is told there must be true.
 type client struct {
 	w      *world
 	id     int
@@ -36,6 +40,10 @@ type client struct {
 	asked  map[int]volume.Time // last attempt of each flush under way
 	pinned volume.Time         // it does not leave a living target until then
 	inside bool                // of a call of the core: it refuses at once what it does not take
+
+	session history.Epoch // its name
+	over    bool          // and there is no new one yet
+	quiet   volume.Time   // it asks for nothing until then; then for a flush
 }
 
 // The kinds of requests: those of one kind that wait do not keep others from
@@ -71,6 +79,7 @@ func (c *client) follow() {
 	if c.target != c.w.newest() && (!c.target.alive || !c.w.chance(c.stays) && c.w.now > c.pinned) {
 		c.move()
 	}
+	c.begin()
 	c.w.after(c.w.between(20*ms, 400*ms), c.follow)
 }
 
@@ -97,8 +106,12 @@ func (c *client) move() {
 
 func (c *client) work() {
 	w := c.w
+	if c.quiet != 0 && w.now > c.quiet && !w.healing && !c.over {
+		c.quiet = 0
+		c.startFlush()
+	}
 	for range 3 {
-		if !w.healing && w.chance(0.5) {
+		if !w.healing && w.chance(0.5) && !c.over && c.quiet == 0 {
 			c.start()
 		}
 	}
@@ -121,8 +134,7 @@ func (c *client) start() {
 		return
 	}
 	if kind == flushing {
-		c.flush++
-		c.issue(-c.flush, &volume.Request{Op: block.OpFlush})
+		c.startFlush()
 		return
 	}
 	if kind == snapping {
@@ -140,6 +152,13 @@ func (c *client) start() {
 	}
 	w.ops = append(w.ops, o)
 	c.issue(len(w.ops)-1, r)
+}
+
+func (c *client) startFlush() {
+	if c.under[flushing] < inFlight[flushing] && !c.over {
+		c.flush++
+		c.issue(-c.flush, &volume.Request{Op: block.OpFlush})
+	}
 }
 
 // fill makes r a write of a new value, or an unmap.
@@ -179,6 +198,7 @@ func (c *client) issue(i int, r *volume.Request) {
 // submit sends a copy of r: what the target does to its own must not matter.
 func (c *client) submit(i int, r *volume.Request) {
 	q, gen, t := *r, c.gen, c.target
+	q.Session = c.session
 	if i >= 0 {
 		c.w.ops[i].calls = append(c.w.ops[i].calls, c.w.now)
 	} else {
@@ -197,6 +217,12 @@ func (c *client) submit(i int, r *volume.Request) {
 }
 
 func (c *client) completed(i int, q *volume.Request, err error) {
+	if errors.Is(err, block.ErrSessionOver) {
+		c.w.sessionsOver++
+		c.reboot()
+		c.over = true
+		return
+	}
 	if errors.Is(err, block.ErrFenced) {
 		if i >= 0 && c.inside {
 			if o := &c.w.ops[i]; len(o.calls) > 1 {
@@ -230,14 +256,14 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 		return
 	}
 	if i < 0 {
-		c.w.flushed = append(c.w.flushed, span{c.asked[i], c.w.now})
+		c.w.flushed = append(c.w.flushed, flushed{c.asked[i], c.w.now, c.session})
 		delete(c.asked, i)
 		c.w.trace("client %d flushed", c.id)
 		c.w.afterFlush()
 		return
 	}
 	o := &c.w.ops[i]
-	o.ret = c.w.now
+	o.ret, o.session = c.w.now, c.session
 	if !o.write {
 		c.checkTorn(o, q.Bufs[0])
 	}
@@ -253,6 +279,17 @@ func (c *client) checkTorn(o *op, buf []byte) {
 		if binary.LittleEndian.Uint64(buf[k:]) != o.value {
 			c.w.fail(Linearizable, "block %d is torn", o.block)
 		}
+	}
+}
+
+// begin gives a client whose session is over another.
+func (c *client) begin() {
+	if !c.over || !c.target.alive {
+		return
+	}
+	if s, known := c.target.core.Session(); known {
+		c.session, c.over = s, false
+		c.w.trace("client %d begins session %d at %s", c.id, s, c.target.name)
 	}
 }
 

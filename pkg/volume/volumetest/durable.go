@@ -9,7 +9,8 @@ import (
 
 // A write that was acknowledged and then flushed, or done with FUA, is never
 // undone: no read that begins later returns a value that was overwritten
-// before that write began. Power cuts or not.
+// before that write began. Power cuts or not: a session in which a write was
+// acknowledged that is lost afterwards gets no flush answered any more.
 
 // durable is a write and when it became so.
 type durable struct{ call, at volume.Time }
@@ -39,24 +40,20 @@ func (w *world) checkDurable() {
 	}
 }
 
-// durableAt is when o was known to be on stable storage, 0 if never.
+// durableAt is when o was known to be on stable storage, 0 if never: at a flush
+// of the same session. Those of another say nothing: it may have begun after a
+// loss.
 func (w *world) durableAt(o op) volume.Time {
 	if o.ret == 0 || o.fua {
 		return o.ret
 	}
 	best := volume.Time(0)
 	for _, f := range w.flushed {
-		if f.call >= o.ret && (best == 0 || f.ret < best) && !w.cutBetween(o.calls[0], f.ret) {
+		if f.call >= o.ret && f.session == o.session && (best == 0 || f.ret < best) {
 			best = f.ret
 		}
 	}
 	return best
-}
-
-// cutBetween: after a cut, a flush says nothing of the writes before it. The
-// host should be told so; see DESIGN.md, deferred.
-func (w *world) cutBetween(from, to volume.Time) bool {
-	return slices.ContainsFunc(w.cuts, func(t volume.Time) bool { return from <= t && t <= to })
 }
 
 func (w *world) checkRead(r op, writes []op, floors []durable) {

@@ -209,9 +209,25 @@ func (w *world) fewLostOf(n *node, r volume.Record) bool {
 	})
 }
 
+// powerCutWhenever cuts the power while hosts write, just as one flushes, or
+// while nothing of theirs is under way: then nothing but the next request's
+// refusal can tell them.
 func (w *world) powerCutWhenever() {
-	if w.opt.PowerCuts {
+	if !w.opt.PowerCuts {
+		return
+	}
+	switch c := w.clients[w.rng.IntN(2)]; w.rng.IntN(3) {
+	case 0:
 		w.powerCut()
+	case 1:
+		if c.writes > 0 {
+			c.startFlush()
+			c.quiet = w.now + w.between(0, 12_000*ms)
+		}
+		w.powerCut()
+	default:
+		c.quiet = w.now + w.between(2000*ms, 12_000*ms)
+		w.after(w.between(0, 300*ms), w.powerCut)
 	}
 }
 

@@ -125,22 +125,29 @@ type world struct {
 	pace     volume.Time    // of the clients: what few writes touch shows more
 	clients  []*client
 	ops      []op
-	flushed  []span        // completed flushes
+	flushed  []flushed
 	cuts     []volume.Time // power cuts
 	snaps    []snapOp
 	values   uint64
 	starts   map[history.Epoch]history.Seq // first operation of each epoch
 	numbered map[number]numbered
 	unjudged int // blocks of which checkLinearizable says nothing
-	err      *Broken
+
+	sessionsOver int // sessions of clients that ended
+	err          *Broken
 }
 
-// span is when something was asked for and when it was done.
-type span struct{ call, ret volume.Time }
+// flushed is a completed flush: when it was asked for and done, and in which
+// session.
+type flushed struct {
+	call, ret volume.Time
+	session   history.Epoch
+}
 
 // Result is what a run was like.
 type Result struct {
 	Ops, Targets, Crashes, Rebuilds, Resumed, Events int
+	SessionsOver                                     int // because acknowledged writes may have been lost
 	Unjudged                                         int // blocks whose history had too many explanations to try
 }
 
@@ -153,6 +160,7 @@ func (r *Result) Add(o Result) {
 	r.Resumed += o.Resumed
 	r.Events += o.Events
 	r.Unjudged += o.Unjudged
+	r.SessionsOver += o.SessionsOver
 }
 
 // Run simulates once and returns the first rule broken, nil if none was.

@@ -170,9 +170,9 @@ const (
 )
 
 // VolumeStatus is the truth about the volume. Epoch, Holder, Initialized,
-// Voters, Level, VoterZones, LocalZone and Refused are the replication's own
-// record: they are changed by compare-and-swap only, and editing them by hand
-// loses data.
+// LostEpoch, Voters, Level, VoterZones, LocalZone and Refused are the
+// replication's own record: they are changed by compare-and-swap only, and
+// editing them by hand loses data.
 type VolumeStatus struct {
 	// Epoch is the fencing generation of the newest target.
 	// +kubebuilder:validation:Minimum=0
@@ -182,6 +182,12 @@ type VolumeStatus struct {
 	// Initialized is set before the first write is accepted: from then on
 	// an empty replica counts for nothing.
 	Initialized bool `json:"initialized,omitempty"`
+	// LostEpoch is the epoch of the last recovery that may have lost
+	// acknowledged writes that were not flushed. What had the volume open
+	// before gets I/O errors. 0: there was none.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	LostEpoch int64 `json:"lostEpoch,omitempty"`
 	// Voters are the replicas that count.
 	// +optional
 	Voters []string `json:"voters,omitempty"`

@@ -57,7 +57,7 @@ func TestCompareAndSwap(t *testing.T) {
 		t.Errorf("swap of an old record: %v", err)
 	}
 	next := old
-	next.Initialized, next.Voters = true, []quorum.ReplicaID{"r0", "r2"}
+	next.Initialized, next.Voters, next.Lost = true, []quorum.ReplicaID{"r0", "r2"}, old.Epoch
 	var once sync.Once
 	f.before = func() { // somebody writes another field of the status meanwhile
 		once.Do(func() { f.edit(func(o *v1alpha1.Volume) { o.Status.State = "Pending" }) })

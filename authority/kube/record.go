@@ -108,6 +108,7 @@ func recordOf(obj *v1alpha1.Volume) (volume.Record, error) {
 		Level:       quorum.Level(st.Level),
 		Zone:        st.LocalZone,
 		Refused:     st.Refused,
+		Lost:        history.Epoch(st.LostEpoch), //nolint:gosec // the schema keeps it from being negative
 	}
 	for _, id := range st.Voters {
 		r.Voters = append(r.Voters, quorum.ReplicaID(id))
@@ -130,6 +131,7 @@ func record(obj *v1alpha1.Volume, r volume.Record) {
 	st.Epoch = int64(r.Epoch) //nolint:gosec // counts targets
 	st.Holder = r.Holder
 	st.Initialized = r.Initialized
+	st.LostEpoch = int64(r.Lost) //nolint:gosec // an epoch that was
 	st.Level = string(r.Level)
 	st.LocalZone = r.Zone
 	st.Refused = cut(r.Refused)

@@ -69,7 +69,7 @@ func supervise(ctx context.Context) error {
 
 func runAgent(ctx context.Context, f attachFlags) error {
 	log := logger("agent")
-	kernel := fabrics.Host{Dev: f.dev, Sys: f.sysfs}
+	kernel := fabrics.Host{Dev: f.dev, Sys: f.sysfs, Resolve: initiator.Resolve}
 	if err := kernel.Usable(); err != nil {
 		log.Info("volumes are attached in user space", "why", err)
 	}

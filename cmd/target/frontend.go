@@ -11,10 +11,10 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/cask-storage/cask/authority/kube"
+	"github.com/cask-storage/cask/pkg/block"
 	iscsitarget "github.com/cask-storage/cask/pkg/iscsi/target"
 	"github.com/cask-storage/cask/pkg/nvme"
 	nvmetarget "github.com/cask-storage/cask/pkg/nvme/target"
-	"github.com/cask-storage/cask/pkg/scsi/lun"
 	"github.com/cask-storage/cask/pkg/target"
 	"github.com/cask-storage/cask/pkg/volume"
 )
@@ -42,17 +42,13 @@ func (o options) listen() (net.Listener, error) {
 	return l, nil
 }
 
-// makeFrontend makes the frontend of a target that has acquired its epoch,
-// with the reservations that its hosts left behind.
-func (p parts) makeFrontend(ctx context.Context) (frontend, error) {
-	state, err := p.reservations.load(ctx)
-	if err != nil {
-		return nil, err
-	}
+// makeFrontend makes the frontend of a target that has acquired its epoch, and
+// what has it serve the volume under the right name.
+func (p parts) makeFrontend(ctx context.Context) (frontend, *sessions, error) {
 	if p.frontend == "iscsi" {
-		return p.iscsi(unitKeeper{p.reservations, state, context.WithoutCancel(ctx)})
+		return p.iscsi(context.WithoutCancel(ctx))
 	}
-	return p.nvme(nvmetarget.Reservations{State: state, Keep: p.reservations.keep})
+	return p.nvme()
 }
 
 // identity of the volume's content, the same for ever.
@@ -60,36 +56,55 @@ func (o options) identity() uuid.UUID {
 	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(volume.SubsystemNQN(o.volume)))
 }
 
-func (p parts) nvme(r nvmetarget.Reservations) (frontend, error) {
-	cfg := nvmetarget.Config{Logf: log.Printf}
+func (p parts) nvme() (frontend, *sessions, error) {
+	s := newSessions(p.target, volume.SubsystemNQN(p.volume), nvmetarget.ErrReplaced)
+	cfg := nvmetarget.Config{Logf: log.Printf, Locate: s.locate}
 	if p.access != nil {
 		cfg.Admit = admitter(p.access, nvmetarget.ErrNotAdmitted)
 	}
 	front, err := nvmetarget.New(cfg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return front, front.AddSubsystem(nvmetarget.Subsystem{
-		NQN: volume.SubsystemNQN(p.volume),
-		Namespaces: []nvmetarget.Namespace{{ID: volume.NSID, Device: p.target.Device(),
-			UUID: nvme.UUID(p.identity()), Reservations: r}},
-	})
+	s.remove = front.RemoveSubsystem
+	s.add = func(ctx context.Context, name string, d block.Device) error {
+		state, err := p.reservations.load(ctx)
+		if err != nil {
+			return err
+		}
+		return front.AddSubsystem(nvmetarget.Subsystem{
+			NQN: name, Serial: nvmetarget.SerialOf(s.name), // after a loss too: it is the same disk
+			Namespaces: []nvmetarget.Namespace{{ID: volume.NSID, Device: d, UUID: nvme.UUID(p.identity()),
+				Reservations: nvmetarget.Reservations{State: state, Keep: p.reservations.keep}}},
+		})
+	}
+	return front, s, nil
 }
 
-func (p parts) iscsi(k lun.Keeper) (frontend, error) {
-	cfg := iscsitarget.Config{Logf: log.Printf}
+// iscsi keeps reservations for as long as serving lasts, by ctx.
+func (p parts) iscsi(serving context.Context) (frontend, *sessions, error) {
+	s := newSessions(p.target, volume.NodeName(p.volume), iscsitarget.ErrReplaced)
+	cfg := iscsitarget.Config{Logf: log.Printf, Locate: s.locate}
 	if p.access != nil {
 		ask := admitter(p.access, iscsitarget.ErrNotAdmitted)
 		cfg.Admit = func(ctx context.Context, initiator, _ string) error { return ask(ctx, initiator) }
 	}
 	front, err := iscsitarget.New(cfg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return front, front.AddNode(iscsitarget.Node{
-		Name: volume.NodeName(p.volume), Alias: p.volume,
-		Units: []iscsitarget.Unit{{LUN: 0, Device: p.target.Device(), UUID: p.identity(), Keeper: k}},
-	})
+	s.remove = front.RemoveNode
+	s.add = func(ctx context.Context, name string, d block.Device) error {
+		state, err := p.reservations.load(ctx)
+		if err != nil {
+			return err
+		}
+		return front.AddNode(iscsitarget.Node{
+			Name: name, Alias: p.volume,
+			Units: []iscsitarget.Unit{{LUN: 0, Device: d, UUID: p.identity(), Keeper: unitKeeper{p.reservations, state, serving}}},
+		})
+	}
+	return front, s, nil
 }
 
 // admitter tells the frontend which of the cluster's answers are refusals: the

@@ -137,20 +137,26 @@ func (p parts) serveHosts(ctx context.Context) error {
 	case <-ctx.Done():
 		return p.l.Close()
 	}
-	front, err := p.makeFrontend(ctx)
+	front, s, err := p.makeFrontend(ctx)
 	if err != nil {
 		return errors.Join(err, p.l.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
+	var named error
+	wg.Go(func() { // ends with ctx
+		if named = s.run(ctx); named != nil {
+			cancel()
+		}
+	})
 	if p.access != nil {
 		wg.Go(func() { p.watchAccess(ctx, front) }) // ends with ctx
 	}
 	err = front.Serve(ctx, p.l)
 	cancel()
 	wg.Wait()
-	return err
+	return errors.Join(named, err)
 }
 
 // watchAccess cuts hosts off that may no longer use the volume, and says so.

@@ -20,8 +20,8 @@ import (
 // refuse.
 const lostInterval = 3 * time.Second
 
-// Start gives attachments up, until ctx is done, whose volume another host has
-// been given meanwhile: their requests fail instead of waiting for ever, so that
+// Start gives attachments up, until ctx is done, whose volume has lost writes or
+// was given to another host meanwhile: their requests fail instead of waiting for ever, so that
 // what hangs in them can end and the kubelet can take the volume away. An
 // attachment that was only withdrawn may be given back, and waits.
 func (s *Server) Start(ctx context.Context) error {
@@ -38,9 +38,6 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 func (s *Server) giveUpLost(ctx context.Context) {
-	if s.opt.Owner == nil {
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, lostInterval)
 	defer cancel()
 	all, err := s.opt.Attacher.List(ctx)
@@ -49,7 +46,11 @@ func (s *Server) giveUpLost(ctx context.Context) {
 		return
 	}
 	for _, info := range all {
-		if info.Link.Connected || !info.Link.Refused {
+		if info.Link.Lost {
+			s.giveUpLoss(ctx, info)
+			continue
+		}
+		if info.Link.Connected || !info.Link.Refused || s.opt.Owner == nil {
 			continue
 		}
 		owner, err := s.opt.Owner(ctx, info.Spec.Volume)
@@ -66,10 +67,24 @@ func (s *Server) giveUpLost(ctx context.Context) {
 	}
 }
 
+// giveUpLoss takes away the device of an attachment that fails for good: its
+// pods get errors until the volume is staged anew.
+func (s *Server) giveUpLoss(ctx context.Context, info agent.Info) {
+	s.opt.Log.Warn("the attachment has ended for good: its I/O fails until the volume is staged anew",
+		"volume", info.Spec.Volume, "here", info.Spec.HostNQN, "why", info.Link.Message)
+	if err := s.detachByForce(ctx, info); err != nil {
+		s.opt.Log.Warn("an attachment that has ended is still there", "volume", info.Spec.Volume, "err", err)
+	}
+}
+
 // giveUp fails what is in flight of an attachment, and takes its device away.
 func (s *Server) giveUp(ctx context.Context, info agent.Info, owner string) error {
 	s.opt.Log.Warn("the volume is another host's now: what is unwritten here is given up",
 		"volume", info.Spec.Volume, "here", info.Spec.HostNQN, "now", owner)
+	return s.detachByForce(ctx, info)
+}
+
+func (s *Server) detachByForce(ctx context.Context, info agent.Info) error {
 	err := s.opt.Attacher.Detach(ctx, agent.DetachRequest{Volume: info.Spec.Volume, HostNQN: info.Spec.HostNQN, Force: true})
 	if err != nil {
 		return fromAgent(err, info.Spec.Volume)
@@ -99,7 +114,7 @@ func (s *Server) renew(ctx context.Context, q *csi.NodePublishVolumeRequest) err
 	if _, err := os.Stat(q.GetStagingTargetPath()); !attached && errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	mine := attached && info.Spec.HostNQN == s.spec(q.GetVolumeId(), way).HostNQN
+	mine := attached && !info.Link.Lost && info.Spec.HostNQN == s.spec(q.GetVolumeId(), way).HostNQN
 	if mine && (mounted || q.GetVolumeCapability().GetBlock() != nil) {
 		return nil
 	}

@@ -188,7 +188,7 @@ func (s *Server) staged(ctx context.Context, spec agent.Spec, path string) (bool
 	if err != nil {
 		return false, fromAgent(err, spec.Volume)
 	}
-	if attached && info.Spec == spec {
+	if attached && info.Spec == spec && !info.Link.Lost {
 		d, err := s.mounts.DeviceOf(info.Device)
 		if err == nil && d == m.Device {
 			return true, nil

@@ -190,7 +190,9 @@ func (s *Server) NodeGetVolumeHealth(ctx context.Context, q *csi.NodeGetVolumeHe
 func unwell(info agent.Info, attached bool) (reason, message string) {
 	switch {
 	case !attached:
-		return "NotAttached", "the volume has no device on this node; if pods use it, what served it has died: delete them so that it is attached again"
+		return "NotAttached", "the volume has no device on this node; if pods use it, what served it has ended, or written data may be lost (see the Volume's condition Complete): delete them so that it is attached again"
+	case info.Link.Lost:
+		return "Lost", "I/O fails for good; delete the pods that use the volume so that it is attached again: " + info.Link.Message
 	case info.Link.Refused:
 		return "Superseded", "the target does not admit this node any more: " + info.Link.Message
 	case !info.Link.Connected:

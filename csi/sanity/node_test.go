@@ -504,3 +504,48 @@ func TestNewAttachmentUnderAHangingPod(t *testing.T) {
 		})
 	}
 }
+
+// A volume that may have lost writes is not simply gone on with: what is written
+// and flushed here fails, and a new pod gets it from a new session, its file
+// system checked, although the kubelet takes it for staged.
+func TestLossNeedsANewStage(t *testing.T) {
+	needHost(t)
+	for _, fs := range []string{"ext4", "xfs"} {
+		t.Run(fs, func(t *testing.T) {
+			d := newDriver(t, nil, nil)
+			v := newVolume(t, d, fs)
+			v.up()
+			data := pattern(1 << 20)
+			writeSynced(t, filepath.Join(v.target, "f"), data)
+			stop := make(chan struct{})
+			defer close(stop)
+			ended := make(chan error, 1)
+			go func() { ended <- writeUntil(filepath.Join(v.target, "g"), stop) }() // until it fails
+			if err := d.cluster.lose(t.Context(), v.id); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-ended:
+				if err == nil {
+					t.Fatal("the old pod ended without an error")
+				}
+				t.Logf("the old pod: %v", err)
+			case <-time.After(30 * time.Second):
+				t.Fatal("the old pod goes on, or hangs for ever")
+			}
+			if err := v.unpublish(v.target); err != nil {
+				t.Fatal(err)
+			}
+			if err := v.publishAt(v.target, false); err != nil {
+				t.Fatal(err)
+			}
+			wantFile(t, filepath.Join(v.target, "f"), data)
+			writeSynced(t, filepath.Join(v.target, "h"), data)
+			h, err := d.node.NodeGetVolumeHealth(t.Context(), &csispec.NodeGetVolumeHealthRequest{VolumeId: v.id})
+			if err != nil || len(h.GetVolumeHealth().GetHealthStatuses()) != 0 {
+				t.Errorf("health %v, %v", h, err)
+			}
+			v.down()
+		})
+	}
+}

@@ -43,6 +43,7 @@ import (
 	"github.com/cask-storage/cask/pkg/block/blocktest"
 	"github.com/cask-storage/cask/pkg/nvme"
 	"github.com/cask-storage/cask/pkg/nvme/target"
+	corevolume "github.com/cask-storage/cask/pkg/volume"
 )
 
 const (
@@ -87,6 +88,7 @@ type cluster struct {
 	addr string
 	mu   sync.Mutex
 	devs map[string]*blocktest.Memory // guarded by mu
+	lost map[string]string            // by subsystem NQN, the one that took its place; guarded by mu
 }
 
 func newCluster(t testing.TB) *cluster {
@@ -97,7 +99,7 @@ func newCluster(t testing.TB) *cluster {
 			t.Fatal(err)
 		}
 	}
-	c := &cluster{devs: map[string]*blocktest.Memory{}}
+	c := &cluster{devs: map[string]*blocktest.Memory{}, lost: map[string]string{}}
 	c.Client = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Volume{}).
 		WithObjects(
 			&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}},
@@ -111,7 +113,7 @@ func newCluster(t testing.TB) *cluster {
 func (c *cluster) startTarget(t testing.TB) {
 	t.Helper()
 	var err error
-	if c.tgt, err = target.New(target.Config{Admit: c.admit}); err != nil {
+	if c.tgt, err = target.New(target.Config{Admit: c.admit, Locate: c.locate}); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -124,6 +126,35 @@ func (c *cluster) startTarget(t testing.TB) {
 	t.Cleanup(func() {
 		_ = c.tgt.Close()
 		<-served
+	})
+}
+
+func (c *cluster) locate(_ context.Context, nqn string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.lost[nqn]; now != "" {
+		return fmt.Errorf("%w: by %s", target.ErrReplaced, now)
+	}
+	return nil
+}
+
+// lose has a volume be served on as one that has lost writes.
+func (c *cluster) lose(ctx context.Context, name string) error {
+	old := publishcontext.VolumeNQN(name)
+	now := corevolume.AfterLoss(old, 7)
+	c.mu.Lock()
+	c.lost[old] = now
+	c.mu.Unlock()
+	return errors.Join(c.tgt.RemoveSubsystem(ctx, old), c.serve(now, name))
+}
+
+// serve adds a volume's subsystem.
+func (c *cluster) serve(nqn, name string) error {
+	var id nvme.UUID
+	copy(id[:], name)
+	id[15] = byte(len(name))
+	return c.tgt.AddSubsystem(target.Subsystem{
+		NQN: nqn, Namespaces: []target.Namespace{{ID: publishcontext.NSID, Device: c.device(name), UUID: id}},
 	})
 }
 
@@ -154,12 +185,7 @@ func (c *cluster) create(ctx context.Context, w client.WithWatch, o client.Objec
 	c.mu.Lock()
 	c.devs[v.Name] = dev
 	c.mu.Unlock()
-	var id nvme.UUID
-	copy(id[:], v.Name)
-	id[15] = byte(len(v.Name))
-	if err := c.tgt.AddSubsystem(target.Subsystem{
-		NQN: publishcontext.VolumeNQN(v.Name), Namespaces: []target.Namespace{{ID: publishcontext.NSID, Device: dev, UUID: id}},
-	}); err != nil {
+	if err := c.serve(publishcontext.VolumeNQN(v.Name), v.Name); err != nil {
 		return err
 	}
 	v = v.DeepCopy()
@@ -181,13 +207,14 @@ func (c *cluster) delete(ctx context.Context, w client.WithWatch, o client.Objec
 		return err
 	}
 	c.mu.Lock()
-	dev := c.devs[o.GetName()]
+	dev, nqn := c.devs[o.GetName()], publishcontext.VolumeNQN(o.GetName())
 	delete(c.devs, o.GetName())
+	lost := c.lost[nqn]
 	c.mu.Unlock()
 	if dev == nil {
 		return nil
 	}
-	return errors.Join(c.tgt.RemoveSubsystem(ctx, publishcontext.VolumeNQN(o.GetName())), dev.Close())
+	return errors.Join(c.tgt.RemoveSubsystem(ctx, nqn), c.tgt.RemoveSubsystem(ctx, lost), dev.Close())
 }
 
 func (c *cluster) device(name string) *blocktest.Memory {

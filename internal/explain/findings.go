@@ -193,7 +193,8 @@ func uncleanFindings(f *Facts) []Finding {
 	if c == nil {
 		return nil
 	}
-	return one("check the application's data (fsck, the database's own check), or restore a backup",
+	return one("delete the pods that had it mounted before, so that it is attached anew: their I/O fails until then; "+
+		"then check the application's data (fsck, the database's own check), or restore a backup",
 		"The volume was reopened after an unclean stop and may miss unflushed writes: %s", c.Message)
 }
 

@@ -53,6 +53,7 @@ const (
 	ConnectIncompatible  Status = 0x180 // Fabrics
 	ConnectBusy          Status = 0x181
 	ConnectInvalidParam  Status = 0x182
+	ConnectRestart       Status = 0x183 // Restart Discovery
 	ConnectInvalidHost   Status = 0x184
 	AuthRequired         Status = 0x191
 )

@@ -88,7 +88,7 @@ func TestConfigure(t *testing.T) {
 			tg.Configure(s.settings(quorum.All, left...))
 		}
 	})
-	blocktest.Verify(t, tg.Device(), blocktest.Workload{For: 4 * time.Second})
+	blocktest.Verify(t, tg.Device(0), blocktest.Workload{For: 4 * time.Second})
 	wg.Wait()
 	if st := tg.Status(); !st.Serving || len(st.Replicas) != 1 {
 		t.Errorf("status %+v", st)
@@ -102,7 +102,7 @@ func TestEvicted(t *testing.T) {
 	tg, _ := s.following(t, "t1", s.settings(quorum.All, "r0", "r1", "r2"), nil)
 	serving(t, tg, 3)
 	s.replicas[2].stop()
-	if err := blocktest.Write(tg.Device(), 0, make([]byte, 4096)); err != nil {
+	if err := blocktest.Write(tg.Device(0), 0, make([]byte, 4096)); err != nil {
 		t.Fatal(err)
 	}
 	if rec, err := s.record.Load(t.Context()); err != nil || len(rec.Voters) != 2 {
@@ -110,7 +110,7 @@ func TestEvicted(t *testing.T) {
 	}
 	s.replicas[1].stop()
 	done := make(chan error, 1)
-	go func() { done <- blocktest.Write(tg.Device(), 0, make([]byte, 4096)) }()
+	go func() { done <- blocktest.Write(tg.Device(0), 0, make([]byte, 4096)) }()
 	for i := 0; !strings.Contains(tg.Status().Message, "lower spec.minVoters to 1"); i++ {
 		if i > 1000 {
 			t.Fatalf("status %+v", tg.Status())

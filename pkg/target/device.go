@@ -4,16 +4,47 @@ import (
 	"sync/atomic"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/replication"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
-// device is the volume as frontends see it.
-type device struct{ t *Target }
+// device is the volume as the frontends of some sessions see it.
+type device struct {
+	t       *Target
+	session history.Epoch
+}
 
-// Device is the volume as a block device. Its Close does nothing: Run's end
-// closes it.
-func (t *Target) Device() block.Device { return device{t} }
+// Device is the volume as a block device, for the sessions of that name; see
+// Session. Once they are over its requests fail with block.ErrSessionOver. Its
+// Close does nothing: Run's end closes it.
+func (t *Target) Device(session history.Epoch) block.Device { return device{t, session} }
+
+// Session names the sessions that begin now (volume.Record.Lost), once that is
+// known. changed is closed when the answer is another.
+func (t *Target) Session() (session history.Epoch, known bool, changed <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.session.name, t.session.known, t.session.changed
+}
+
+// session is what Session answers.
+type session struct {
+	name    history.Epoch
+	known   bool
+	changed chan struct{}
+}
+
+// noteSession tells who waits for a change.
+func (t *Target) noteSession() {
+	name, known := t.core.Session()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := &t.session; s.name != name || s.known != known {
+		close(s.changed)
+		*s = session{name, known, make(chan struct{})}
+	}
+}
 
 // stats counts completed requests.
 type stats struct {
@@ -35,7 +66,7 @@ func (d device) Submit(r *block.Request) {
 		r.Done(r, err)
 		return
 	}
-	q := &volume.Request{Op: r.Op, Extent: r.Extent, FUA: r.FUA, Owner: r}
+	q := &volume.Request{Op: r.Op, Extent: r.Extent, FUA: r.FUA, Owner: r, Session: d.session}
 	if r.Op == block.OpWrite {
 		buf := make([]byte, 0, r.Extent.Len)
 		for _, b := range r.Bufs {

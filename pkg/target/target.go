@@ -59,6 +59,7 @@ type Target struct {
 	status Status
 	// exposed is volume.Status.Exposed, as it is now.
 	exposed uint64
+	session session
 
 	slots    chan struct{} // one for each request under way
 	ended    chan struct{} // closed when the loop ends
@@ -79,7 +80,7 @@ func New(cfg Config) *Target {
 		cfg.Logf = func(string, ...any) {}
 	}
 	return &Target{cfg: cfg, core: volume.New(cfg.Volume), start: time.Now(), wake: make(chan struct{}, 1),
-		links: map[quorum.ReplicaID]*link{}, reports: make(chan Status, 1),
+		links: map[quorum.ReplicaID]*link{}, session: session{changed: make(chan struct{})}, reports: make(chan Status, 1),
 		slots: make(chan struct{}, maxRequests), ended: make(chan struct{}), acquired: make(chan struct{})}
 }
 
@@ -225,6 +226,7 @@ func (t *Target) perform() {
 			t.cfg.Logf("stopping: %v", a.Err)
 		}
 	}
+	t.noteSession()
 }
 
 func (t *Target) load() {

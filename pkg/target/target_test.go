@@ -1,9 +1,11 @@
 package target
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand"
 	"net"
 	"path/filepath"
 	"sync"
@@ -121,7 +123,7 @@ func TestConformance(t *testing.T) {
 	blocktest.Run(t, func(t *testing.T) block.Device {
 		tg, end := newSetup(t, 3).target(t, "t1")
 		serving(t, tg, 3)
-		return ended{tg.Device(), end}
+		return ended{tg.Device(0), end}
 	})
 }
 
@@ -149,7 +151,7 @@ func TestReplicasComeAndGo(t *testing.T) {
 			serving(t, tg, 3)
 		}
 	})
-	blocktest.Verify(t, tg.Device(), blocktest.Workload{For: 5 * time.Second})
+	blocktest.Verify(t, tg.Device(0), blocktest.Workload{For: 5 * time.Second})
 	wg.Wait()
 }
 
@@ -159,12 +161,12 @@ func TestTakeover(t *testing.T) {
 	s := newSetup(t, 3)
 	one, _ := s.target(t, "t1")
 	serving(t, one, 3)
-	if err := blocktest.Write(one.Device(), 0, make([]byte, 4096)); err != nil {
+	if err := blocktest.Write(one.Device(0), 0, make([]byte, 4096)); err != nil {
 		t.Fatal(err)
 	}
 	two, end := s.target(t, "t2")
 	serving(t, two, 3)
-	if err := blocktest.Write(one.Device(), 0, make([]byte, 4096)); !errors.Is(err, block.ErrFenced) && !errors.Is(err, block.ErrClosed) {
+	if err := blocktest.Write(one.Device(0), 0, make([]byte, 4096)); !errors.Is(err, block.ErrFenced) && !errors.Is(err, block.ErrClosed) {
 		t.Errorf("a superseded target answered a write with %v", err)
 	}
 	if err := end(); err != nil {
@@ -186,7 +188,7 @@ func TestNoQuorum(t *testing.T) {
 	s.replicas[0].stop()
 	s.replicas[1].stop()
 	done := make(chan error, 1)
-	go func() { done <- blocktest.Write(tg.Device(), 0, make([]byte, 4096)) }()
+	go func() { done <- blocktest.Write(tg.Device(0), 0, make([]byte, 4096)) }()
 	select {
 	case err := <-done:
 		t.Fatalf("a write without quorum was answered: %v", err)
@@ -232,5 +234,64 @@ func TestKeeper(t *testing.T) {
 	}
 	if err := end(); !errors.Is(err, volume.ErrSuperseded) {
 		t.Errorf("the first target ends with %v", err)
+	}
+}
+
+// TestLoss: all replicas lose their memory under a target that goes on. What
+// began before gets no answer but that it is over; what begins then finds what
+// was flushed.
+func TestLoss(t *testing.T) {
+	s := newSetup(t, 3)
+	tg, _ := s.target(t, "t1")
+	serving(t, tg, 3)
+	before, known, changed := tg.Session()
+	if !known || before != 0 {
+		t.Fatalf("session %d, %v", before, known)
+	}
+	old := tg.Device(before)
+	flushed, not := bytes.Repeat([]byte{1}, 4096), bytes.Repeat([]byte{2}, 4096)
+	for _, err := range []error{blocktest.Write(old, 0, flushed), blocktest.Flush(old), blocktest.Write(old, 8192, not)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	rng := rand.New(rand.NewSource(1))
+	var after []*memstore.Store
+	for _, c := range s.replicas {
+		after = append(after, c.s.Crash(rng))
+	}
+	for i, c := range s.replicas {
+		c.stop()
+		c.s = after[i]
+	}
+	waiting := make(chan error, 1)
+	old.Submit(&block.Request{Op: block.OpFlush, Done: func(_ *block.Request, err error) { waiting <- err }})
+	for _, c := range s.replicas {
+		c.start()
+	}
+	select {
+	case err := <-waiting:
+		if !errors.Is(err, block.ErrSessionOver) {
+			t.Fatalf("a flush that would cover what is lost ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatalf("a flush of a session that is over waits: %+v", tg.Status())
+	}
+	<-changed
+	now, known, _ := tg.Session()
+	if !known || now == before {
+		t.Fatalf("session %d, %v", now, known)
+	}
+	serving(t, tg, 3)
+	if err := blocktest.Flush(old); !errors.Is(err, block.ErrSessionOver) || !errors.Is(err, block.ErrFenced) {
+		t.Fatalf("flush of a session that is over: %v", err)
+	}
+	got := make([]byte, 4096)
+	if err := blocktest.Read(tg.Device(now), 0, got); err != nil || !bytes.Equal(got, flushed) {
+		t.Fatalf("what was flushed is not there for a new session: %v", err)
+	}
+	rec, err := s.record.Load(t.Context())
+	if err != nil || rec.Lost != now || tg.Status().Unclean == "" {
+		t.Fatalf("record %+v, %v, status %+v", rec, err, tg.Status())
 	}
 }

@@ -34,6 +34,8 @@ type Kernel interface {
 	Disconnect(ctx context.Context, s Spec, q DetachRequest) error
 	// Lookup finds what is connected.
 	Lookup(s Spec) (device string, link Link, found bool)
+	// Lost reports whether a connection that is not live will never be again.
+	Lost(ctx context.Context, s Spec) bool
 }
 
 // ErrNoKernel: the kernel has no NVMe/TCP host.
@@ -180,11 +182,12 @@ func (a *Agent) Attach(ctx context.Context, s Spec) (Info, error) {
 	}
 	defer unlock()
 	if t := a.get(s.Volume); t != nil {
-		if t.rec.Spec == s {
-			return a.info(ctx, t)
+		i, err := a.info(ctx, t)
+		if t.rec.Spec == s && !i.Link.Lost {
+			return i, err
 		}
-		a.opt.Log.Info("replacing an older attachment", "volume", s.Volume, "old", t.rec.Spec.HostNQN, "new", s.HostNQN)
-		if err := a.remove(ctx, t, DetachRequest{Volume: s.Volume}); err != nil {
+		a.opt.Log.Info("replacing an older attachment", "volume", s.Volume, "old", t.rec.Spec.HostNQN, "new", s.HostNQN, "lost", i.Link.Lost)
+		if err := a.remove(ctx, t, DetachRequest{Volume: s.Volume, Force: i.Link.Lost}); err != nil {
 			return Info{}, fmt.Errorf("volume %s is still attached as %s: %w", s.Volume, t.rec.Spec.HostNQN, err)
 		}
 	}
@@ -421,7 +424,13 @@ func (a *Agent) info(ctx context.Context, t *attachment) (Info, error) {
 	if t.rec.Path == PathKernel {
 		dev, link, found := a.opt.Kernel.Lookup(t.rec.Spec)
 		if !found {
-			return Info{}, fmt.Errorf("volume %s: the kernel's connection to %s is gone; detach and attach it again: %w", t.rec.Spec.Volume, t.rec.Spec.NQN, ErrInternal)
+			link = Link{}
+			link.Message = fmt.Sprintf("the kernel's connection to %s is gone", t.rec.Spec.NQN)
+		}
+		if !link.Connected {
+			ctx, cancel := context.WithTimeout(ctx, stateTimeout)
+			defer cancel()
+			link.Lost = a.opt.Kernel.Lost(ctx, t.rec.Spec)
 		}
 		return Info{Spec: t.rec.Spec, Device: dev, Path: t.rec.Path, Why: t.rec.Why, Link: link}, nil
 	}

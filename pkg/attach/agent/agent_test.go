@@ -27,6 +27,9 @@ type fakeKernel struct {
 	refuses  error
 	have     map[string]bool // by host and subsystem NQN
 	busy     bool
+	away     bool // connecting
+	lost     bool
+	connects int
 }
 
 func key(s Spec) string { return s.HostNQN + " " + s.NQN }
@@ -38,6 +41,7 @@ func (k *fakeKernel) Connect(_ context.Context, s Spec) (string, error) {
 		return "", k.refuses
 	}
 	k.have[key(s)] = true
+	k.connects++
 	return "/dev/nvme0n1", nil
 }
 
@@ -50,8 +54,10 @@ func (k *fakeKernel) Disconnect(_ context.Context, s Spec, q DetachRequest) erro
 }
 
 func (k *fakeKernel) Lookup(s Spec) (string, Link, bool) {
-	return "/dev/nvme0n1", Link{Connected: true}, k.have[key(s)]
+	return "/dev/nvme0n1", Link{Connected: !k.away}, k.have[key(s)]
 }
+
+func (k *fakeKernel) Lost(_ context.Context, s Spec) bool { return k.lost || !k.have[key(s)] }
 
 // newAgent's children fail.
 func newAgent(t *testing.T, dir string, k *fakeKernel) *Agent {
@@ -270,4 +276,38 @@ func FuzzParseStarted(f *testing.F) {
 	f.Add([]byte(`{"status":200}`))
 	f.Add([]byte(`{"status":409,"error":"x"}`))
 	f.Fuzz(func(_ *testing.T, b []byte) { _ = parseStarted(b) })
+}
+
+// TestLostIsReplaced: what will never be connected again is attached anew, in
+// use or not; what is only away is left alone.
+func TestLostIsReplaced(t *testing.T) {
+	k := &fakeKernel{have: map[string]bool{}, busy: true}
+	a := newAgent(t, t.TempDir(), k)
+	attach := func() Info {
+		t.Helper()
+		i, err := a.Attach(t.Context(), spec("v"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	attach()
+	k.away = true
+	if i := attach(); i.Link.Connected || i.Link.Lost {
+		t.Fatalf("away: %+v", i.Link)
+	}
+	k.lost = true
+	if l := a.List(t.Context()); !l[0].Link.Lost {
+		t.Fatalf("lost: %+v", l[0].Link)
+	}
+	connects := k.connects
+	attach()
+	if k.connects != connects+1 {
+		t.Fatal("an attachment that is lost was not made anew")
+	}
+	k.away, k.lost = false, false
+	delete(k.have, key(spec("v"))) // the kernel gave up by itself
+	if l := a.List(t.Context()); !l[0].Link.Lost || l[0].Link.Connected || l[0].Link.Message == "" {
+		t.Fatalf("gone: %+v", l[0].Link)
+	}
 }

@@ -57,7 +57,10 @@ type Link struct {
 	Connected bool `json:"connected"`
 	// Refused says that the target is there and does not admit this host:
 	// the volume was given to another.
-	Refused bool      `json:"refused,omitempty"`
+	Refused bool `json:"refused,omitempty"`
+	// Lost says that all I/O fails for good: what was written may be lost, or
+	// the connection is gone. The volume is to be detached and attached anew.
+	Lost    bool      `json:"lost,omitempty"`
 	Since   time.Time `json:"since,omitzero"`
 	Message string    `json:"message,omitempty"`
 }

@@ -34,6 +34,9 @@ import (
 type Host struct {
 	Dev string // /dev
 	Sys string // /sys
+	// Resolve asks the target for the name by which a volume is to be
+	// connected now: another one than Spec.NQN after a loss.
+	Resolve func(ctx context.Context, s agent.Spec) (nqn string, err error)
 }
 
 var _ agent.Kernel = Host{}
@@ -66,16 +69,15 @@ func (h Host) Connect(ctx context.Context, s agent.Spec) (device string, err err
 	if dev, _, found := h.Lookup(s); found && dev != "" {
 		return dev, nil
 	}
-	options, err := options(ctx, s)
-	if err != nil {
-		return "", err
-	}
 	// The kernel's connect cannot be interrupted; this one can.
-	probe, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.Address)
+	nqn, err := h.Resolve(ctx, s)
 	if err != nil {
 		return "", fmt.Errorf("volume %s: %w: %w", s.Volume, agent.ErrUnreachable, err)
 	}
-	probe.Close()
+	options, err := options(ctx, s, nqn)
+	if err != nil {
+		return "", err
+	}
 	if err := h.write(options); err != nil && !errors.Is(err, unix.EALREADY) {
 		return "", fmt.Errorf("volume %s: %w", s.Volume, err)
 	}
@@ -124,8 +126,8 @@ func classify(err error) error {
 	return fmt.Errorf("%w: the kernel could not connect: %w", agent.ErrUnreachable, err)
 }
 
-// options is the line that describes a connection.
-func options(ctx context.Context, s agent.Spec) (string, error) {
+// options is the line that describes a connection to subsystem nqn.
+func options(ctx context.Context, s agent.Spec, nqn string) (string, error) {
 	host, port, err := net.SplitHostPort(s.Address)
 	if err != nil {
 		return "", fmt.Errorf("%w: address %q: %w", agent.ErrInvalid, s.Address, err)
@@ -137,13 +139,13 @@ func options(ctx context.Context, s agent.Spec) (string, error) {
 		}
 		host = addrs[0]
 	}
-	for _, v := range []string{s.NQN, s.HostNQN, host, port} {
+	for _, v := range []string{nqn, s.HostNQN, host, port} {
 		if v == "" || strings.ContainsAny(v, ", \t\r\n\"'\\") {
 			return "", fmt.Errorf("%w: %q cannot be told to the kernel", agent.ErrInvalid, v)
 		}
 	}
 	return fmt.Sprintf("transport=tcp,traddr=%s,trsvcid=%s,nqn=%s,hostnqn=%s,hostid=%s,nr_io_queues=%d,keep_alive_tmo=%d,reconnect_delay=%d,ctrl_loss_tmo=-1",
-		host, port, s.NQN, s.HostNQN, HostID(s.HostNQN), min(runtime.NumCPU(), maxQueues), keepAlive, reconnectDelay), nil
+		host, port, nqn, s.HostNQN, HostID(s.HostNQN), min(runtime.NumCPU(), maxQueues), keepAlive, reconnectDelay), nil
 }
 
 // HostID is the one host identifier of a host NQN, as a UUID: the kernel
@@ -163,7 +165,7 @@ func HostIDBytes(hostNQN string) [16]byte {
 }
 
 // controller is one of sysfs.
-type controller struct{ name, dir, state string }
+type controller struct{ name, dir, nqn, state string }
 
 // find looks for the controller of s.
 func (h Host) find(s agent.Spec) (controller, bool) {
@@ -172,8 +174,9 @@ func (h Host) find(s agent.Spec) (controller, bool) {
 		return controller{}, false
 	}
 	for _, dir := range dirs {
-		if attribute(dir, "subsysnqn") == s.NQN && attribute(dir, "hostnqn") == s.HostNQN {
-			return controller{name: filepath.Base(dir), dir: dir, state: attribute(dir, "state")}, true
+		nqn := attribute(dir, "subsysnqn")
+		if (nqn == s.NQN || strings.HasPrefix(nqn, s.NQN+":")) && attribute(dir, "hostnqn") == s.HostNQN {
+			return controller{name: filepath.Base(dir), dir: dir, nqn: nqn, state: attribute(dir, "state")}, true
 		}
 	}
 	return controller{}, false
@@ -202,6 +205,17 @@ func (h Host) Lookup(s agent.Spec) (device string, link agent.Link, found bool) 
 		device = filepath.Join(h.Dev, name)
 	}
 	return device, link, true
+}
+
+// Lost reports whether the connection of s is gone, or is to a name by which
+// its target does not serve the volume any more.
+func (h Host) Lost(ctx context.Context, s agent.Spec) bool {
+	c, found := h.find(s)
+	if !found || c.state == "live" {
+		return !found
+	}
+	now, err := h.Resolve(ctx, s)
+	return err == nil && now != c.nqn
 }
 
 // namespace is the block device of a namespace: the controller's own without

@@ -24,12 +24,12 @@ func spec() agent.Spec {
 }
 
 func TestOptions(t *testing.T) {
-	got, err := options(t.Context(), spec())
+	got, err := options(t.Context(), spec(), spec().NQN+":lost-7")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"transport=tcp", "traddr=10.96.0.7", "trsvcid=4420", "nqn=nqn.2026-01.storage.cask:volume:pvc-1",
+		"transport=tcp", "traddr=10.96.0.7", "trsvcid=4420", "nqn=nqn.2026-01.storage.cask:volume:pvc-1:lost-7",
 		"hostnqn=nqn.2026-01.storage.cask:host:node1:ABC", "hostid=" + HostID(spec().HostNQN), "ctrl_loss_tmo=-1",
 	} {
 		if !strings.Contains(","+got+",", ","+want+",") {
@@ -41,7 +41,7 @@ func TestOptions(t *testing.T) {
 func TestOptionsCannotBeSmuggledIn(t *testing.T) {
 	s := spec()
 	s.HostNQN = "x,ctrl_loss_tmo=0"
-	if _, err := options(t.Context(), s); !errors.Is(err, agent.ErrInvalid) {
+	if _, err := options(t.Context(), s, s.NQN); !errors.Is(err, agent.ErrInvalid) {
 		t.Errorf("%v", err)
 	}
 }
@@ -121,6 +121,41 @@ func TestLookup(t *testing.T) {
 			t.Error("an older attachment's connection was taken for this one's")
 		}
 	})
+}
+
+// TestLost: only the target's word that it serves another name makes a
+// connection that is not live a lost one.
+func TestLost(t *testing.T) {
+	h := fakeRoot(t)
+	now, away := spec().NQN, error(nil)
+	h.Resolve = func(context.Context, agent.Spec) (string, error) { return now, away }
+	if !h.Lost(t.Context(), spec()) {
+		t.Error("a connection that is gone is not lost")
+	}
+	connected(t, h, spec().HostNQN, "nvme3n1", "connecting")
+	if h.Lost(t.Context(), spec()) {
+		t.Error("a connection is lost whose name is still served")
+	}
+	now = spec().NQN + ":lost-7"
+	if !h.Lost(t.Context(), spec()) {
+		t.Error("a connection is not lost whose name is served no more")
+	}
+	away = errors.New("no route")
+	if h.Lost(t.Context(), spec()) {
+		t.Error("a connection is lost although nobody said so")
+	}
+	put(t, filepath.Join(h.Sys, "class/nvme/nvme3/subsysnqn"), now+"\n")
+	if _, _, found := h.Lookup(spec()); !found {
+		t.Error("the connection to the name after a loss is not found")
+	}
+	away = nil
+	if h.Lost(t.Context(), spec()) {
+		t.Error("the connection to the name after a loss is lost")
+	}
+	put(t, filepath.Join(h.Sys, "class/nvme/nvme3/subsysnqn"), spec().NQN+"0\n")
+	if _, _, found := h.Lookup(spec()); found {
+		t.Error("another volume's connection was taken for this one's")
+	}
 }
 
 func TestUsable(t *testing.T) {

@@ -20,11 +20,9 @@ const ioQueues = 1
 // Opener connects to targets.
 func Opener(log *slog.Logger) agent.Opener {
 	return func(ctx context.Context, s agent.Spec) (agent.Opened, error) {
-		dev, err := host.Attach(ctx, host.Config{
-			Addr: s.Address, SubsystemNQN: s.NQN, HostNQN: s.HostNQN, NSID: nvme.NSID(s.NSID), Queues: ioQueues,
-			HostID: nvme.UUID(fabrics.HostIDBytes(s.HostNQN)),
-			Logf:   func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) },
-		})
+		cfg := configOf(s)
+		cfg.Logf = func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) }
+		dev, err := host.Attach(ctx, cfg)
 		if host.NotAdmitted(err) {
 			return agent.Opened{}, fmt.Errorf("%w: %w", agent.ErrRefused, err)
 		}
@@ -35,10 +33,22 @@ func Opener(log *slog.Logger) agent.Opener {
 	}
 }
 
+func configOf(s agent.Spec) host.Config {
+	return host.Config{
+		Addr: s.Address, SubsystemNQN: s.NQN, HostNQN: s.HostNQN, NSID: nvme.NSID(s.NSID), Queues: ioQueues,
+		HostID: nvme.UUID(fabrics.HostIDBytes(s.HostNQN)),
+	}
+}
+
+// Resolve asks the target under which name a volume is to be connected now.
+func Resolve(ctx context.Context, s agent.Spec) (nqn string, err error) {
+	return host.Resolve(ctx, configOf(s))
+}
+
 func linkOf(s host.State) agent.Link {
 	l := agent.Link{Connected: s.Connected, Since: s.Since}
 	if !s.Connected && s.LastError != nil {
-		l.Message, l.Refused = s.LastError.Error(), host.NotAdmitted(s.LastError)
+		l.Message, l.Refused, l.Lost = s.LastError.Error(), host.NotAdmitted(s.LastError), s.Replaced
 	}
 	return l
 }

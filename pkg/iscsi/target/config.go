@@ -19,6 +19,11 @@ type Config struct {
 	// ErrNotAdmitted refuses the login for good (0202h), any other error for
 	// now (0301h). Discovery is not asked.
 	Admit func(ctx context.Context, initiator, node string) error
+	// Locate is asked before a node is looked up that an initiator logs in to;
+	// it may wait until that is known. ErrReplaced refuses the login for good
+	// (0204h, target removed), any other error for now (0301h). Nil: whatever
+	// was added is served.
+	Locate func(ctx context.Context, node string) error
 	// Auth returns the credentials an initiator has to prove for a node, nil
 	// when there are none; node is empty for discovery. A nil Auth asks nobody.
 	Auth func(initiator, node string) *Auth

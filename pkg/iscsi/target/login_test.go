@@ -43,6 +43,14 @@ func TestLoginRefusals(t *testing.T) {
 			return errors.New("nobody to ask")
 		}
 		return nil
+	}, Locate: func(_ context.Context, node string) error {
+		switch node {
+		case nodeName + ":old":
+			return fmt.Errorf("%w: by another", target.ErrReplaced)
+		case nodeName + ":new":
+			return errors.New("not known yet")
+		}
+		return nil
 	}}, blocktest.Options{})
 	r.dial(t, iscsitest.Options{ISID: 9}) // is session 1
 	for name, c := range map[string]struct {
@@ -51,6 +59,8 @@ func TestLoginRefusals(t *testing.T) {
 	}{
 		"good":              {iscsitest.Options{Node: nodeName}, iscsi.LoginSuccess},
 		"no such node":      {iscsitest.Options{Node: nodeName + "x"}, iscsi.LoginNotFound},
+		"replaced":          {iscsitest.Options{Node: nodeName + ":old"}, iscsi.LoginRemoved},
+		"not known yet":     {iscsitest.Options{Node: nodeName + ":new"}, iscsi.LoginUnavailable},
 		"no name":           {iscsitest.Options{Node: nodeName, Name: "bob"}, iscsi.LoginMissing},
 		"not admitted":      {iscsitest.Options{Node: nodeName, Name: "iqn.a:stranger"}, iscsi.LoginNotAuthorized},
 		"nobody knows":      {iscsitest.Options{Node: nodeName, Name: "iqn.a:unknown"}, iscsi.LoginUnavailable},

@@ -130,6 +130,9 @@ type env struct {
 
 func (e env) admit(initiator, name string) iscsi.LoginStatus {
 	t := e.c.t
+	if st := e.locate(name); st != iscsi.LoginSuccess {
+		return st
+	}
 	if t.lookup(name) == nil {
 		return iscsi.LoginNotFound
 	}
@@ -140,6 +143,25 @@ func (e env) admit(initiator, name string) iscsi.LoginStatus {
 	t.cfg.Logf("iscsi target: initiator %s from %v: %v", initiator, e.c.nc.RemoteAddr(), err)
 	if errors.Is(err, ErrNotAdmitted) {
 		return iscsi.LoginNotAuthorized
+	}
+	return iscsi.LoginUnavailable
+}
+
+// locate asks whether the node is to be had here.
+func (e env) locate(name string) iscsi.LoginStatus {
+	t := e.c.t
+	if t.cfg.Locate == nil {
+		return iscsi.LoginSuccess
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, t.cfg.Limits.Handshake)
+	defer cancel()
+	err := t.cfg.Locate(ctx, name)
+	switch {
+	case err == nil:
+		return iscsi.LoginSuccess
+	case errors.Is(err, ErrReplaced):
+		t.cfg.Logf("iscsi target: initiator from %v: %v", e.c.nc.RemoteAddr(), err)
+		return iscsi.LoginRemoved
 	}
 	return iscsi.LoginUnavailable
 }

@@ -62,6 +62,9 @@ var (
 	// ErrNotAdmitted is what Config.Admit returns, wrapped, for an initiator
 	// that may not use the node.
 	ErrNotAdmitted = errors.New("initiator is not admitted")
+	// ErrReplaced is what Config.Locate returns, wrapped, for a node whose
+	// place another one has taken.
+	ErrReplaced = errors.New("node was replaced")
 )
 
 // errRemoved ends the sessions of a node that was removed.

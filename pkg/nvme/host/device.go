@@ -15,7 +15,10 @@
 // flight at the same time have no order, and their repetitions have none either.
 //
 // A refusal to connect, such as for a host that is not admitted (yet), is
-// retried the same way; State says what is going on.
+// retried the same way; State says what is going on. One refusal is final:
+// Restart Discovery, by which a target says that another subsystem has taken
+// the place of this one. Attach then goes to that one; a Device that was
+// connected before fails all requests with ErrReplaced.
 //
 // # Concurrency
 //
@@ -55,7 +58,7 @@ type Device struct {
 	state    State
 	waiting  []*task // for an association
 	retries  []*task // for a moment
-	finished bool    // no association will come
+	finished error   // no association will come, and why
 }
 
 // shape is what is known of the namespace.
@@ -75,6 +78,8 @@ type State struct {
 	Associations uint64    // made so far
 	Attempts     uint64    // failed, since the last association
 	LastError    error     // of the last association or attempt; nil before any
+	// Replaced: no association will come any more; see ErrReplaced.
+	Replaced bool
 }
 
 // State returns the Device's state.
@@ -216,9 +221,9 @@ func (d *Device) issue(t *task) {
 			return
 		}
 		d.mu.Lock()
-		if d.finished {
+		if err := d.finished; err != nil {
 			d.mu.Unlock()
-			d.end(t, block.ErrClosed)
+			d.end(t, err)
 			return
 		}
 		if d.assoc.Load() == a {

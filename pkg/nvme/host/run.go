@@ -15,6 +15,11 @@ func (d *Device) run(ctx context.Context) {
 	backoff := minBackoff
 	for ctx.Err() == nil {
 		a, err := d.attempt(ctx)
+		if replaced(err) && d.shape.Load() != nil {
+			d.lose(err)
+			<-ctx.Done()
+			break
+		}
 		if err != nil {
 			d.attemptFailed(ctx, err)
 			select {
@@ -29,20 +34,49 @@ func (d *Device) run(ctx context.Context) {
 		err = d.supervise(ctx, a)
 		d.withdraw(a, err)
 	}
+	d.finish(block.ErrClosed)
+}
+
+// finish fails what is left, and what comes, with err.
+func (d *Device) finish(err error) {
 	d.mu.Lock()
-	d.finished = true
+	if d.finished == nil {
+		d.finished = err
+	}
 	left := append(d.waiting, d.retries...)
 	d.waiting, d.retries = nil, nil
 	d.mu.Unlock()
 	for _, t := range left {
-		d.end(t, block.ErrClosed)
+		d.end(t, err)
 	}
+}
+
+// lose gives the namespace up for good.
+func (d *Device) lose(err error) {
+	err = fmt.Errorf("%w (%w)", ErrReplaced, err)
+	d.cfg.Logf("nvme host: %s at %s: %v", d.cfg.SubsystemNQN, d.cfg.Addr, err)
+	d.mu.Lock()
+	d.state.LastError, d.state.Replaced = err, true
+	d.mu.Unlock()
+	d.finish(err)
 }
 
 // attempt makes one association and checks that it leads to the namespace the
 // Device is of.
 func (d *Device) attempt(ctx context.Context) (*association, error) {
 	a, s, err := connect(ctx, &d.cfg)
+	if replaced(err) && d.shape.Load() == nil {
+		name, err := Resolve(ctx, d.cfg)
+		if err != nil {
+			return nil, err
+		}
+		d.cfg.Logf("nvme host: %s at %s: now %s", d.cfg.SubsystemNQN, d.cfg.Addr, name)
+		d.cfg.SubsystemNQN = name
+		a, s, err = connect(ctx, &d.cfg)
+		if err != nil {
+			return nil, err
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

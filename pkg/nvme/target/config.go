@@ -20,6 +20,11 @@ type Config struct {
 	// ErrNotAdmitted refuses the Connect with status Connect Invalid Host, for
 	// good; any other error with Controller Busy, and the host tries again.
 	Admit func(ctx context.Context, hostNQN string) error
+	// Locate is asked before a subsystem is looked up that a host connects to;
+	// it may wait until that is known. ErrReplaced refuses the Connect with
+	// Restart Discovery, for good; any other error with Controller Busy, and
+	// the host tries again. Nil: whatever was added is served.
+	Locate func(ctx context.Context, subNQN string) error
 	// Advertise is the host:port in the discovery log; empty is the local
 	// address of the connection that asks.
 	Advertise string
@@ -145,6 +150,12 @@ type Reservations struct {
 	Keep func(ctx context.Context, state []byte) error
 }
 
+// SerialOf is the serial number of a subsystem that is given none.
+func SerialOf(nqn string) string {
+	h := sha256.Sum256([]byte(nqn))
+	return hex.EncodeToString(h[:10])
+}
+
 func (s *Subsystem) prepare() error {
 	if err := nvme.CheckNQN(s.NQN); err != nil {
 		return fmt.Errorf("nvme target: subsystem %q: %w", s.NQN, err)
@@ -167,8 +178,7 @@ func (s *Subsystem) prepare() error {
 		}
 	}
 	if s.Serial == "" {
-		h := sha256.Sum256([]byte(s.NQN))
-		s.Serial = hex.EncodeToString(h[:10])
+		s.Serial = SerialOf(s.NQN)
 	}
 	if s.Model == "" {
 		s.Model = "Cask volume"

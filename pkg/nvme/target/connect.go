@@ -53,6 +53,10 @@ func (c *conn) connect(cmd *command) error {
 	if err != nil {
 		return fmt.Errorf("connect data: %w", err) // its length was checked
 	}
+	if s := c.locate(d); !s.OK() {
+		c.complete(cmd.fail(s))
+		return nil
+	}
 	sub := c.t.lookup(d.SubNQN)
 	switch {
 	case p.Format != 0:
@@ -69,6 +73,24 @@ func (c *conn) connect(cmd *command) error {
 		return c.connectAdmin(cmd, sub, d)
 	}
 	return c.connectIO(cmd, sub, d)
+}
+
+// locate asks whether the subsystem is to be had here. Discovery always is.
+func (c *conn) locate(d nvme.ConnectData) nvme.Status {
+	if c.t.cfg.Locate == nil || d.SubNQN == nvme.DiscoveryNQN {
+		return nvme.Success
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, c.t.cfg.Limits.Handshake)
+	defer cancel()
+	err := c.t.cfg.Locate(ctx, d.SubNQN)
+	switch {
+	case err == nil:
+		return nvme.Success
+	case errors.Is(err, ErrReplaced):
+		c.t.cfg.Logf("nvme target: host %s from %v refused: %v", d.HostNQN, c.nc.RemoteAddr(), err)
+		return nvme.ConnectRestart | nvme.DNR
+	}
+	return nvme.ConnectBusy
 }
 
 // connectAdmin makes a new association.

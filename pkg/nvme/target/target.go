@@ -73,6 +73,9 @@ var (
 	// ErrNotAdmitted is what Config.Admit returns, wrapped, for a host that
 	// may not use the subsystems. Any other error says that nobody knows.
 	ErrNotAdmitted = errors.New("host is not admitted")
+	// ErrReplaced is what Config.Locate returns, wrapped, for a subsystem
+	// whose place another one has taken.
+	ErrReplaced = errors.New("subsystem was replaced")
 )
 
 // Target is an NVMe/TCP target.

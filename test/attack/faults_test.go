@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/cask-storage/cask/pkg/quorum"
 )
 
 // faulty carries out one round's plan.
@@ -27,12 +25,10 @@ func (f *faulty) run(p plan) {
 	start := time.Now()
 	for _, x := range p.faults {
 		time.Sleep(time.Until(start.Add(x.at)))
-		f.mayExpose()
 		undo := f.apply(x)
 		f.wg.Go(func() {
 			time.Sleep(x.lasts)
 			undo()
-			f.mayExpose()
 		})
 	}
 	f.wg.Wait()
@@ -83,25 +79,9 @@ func (f *faulty) freeze(p *process) (undo func()) {
 
 // cutPower: what was not flushed when the last one dies may be gone.
 func (f *faulty) cutPower() {
-	f.noteCut()
 	for _, r := range f.c.rs {
 		r.kill()
 	}
-	f.noteCut()
-}
-
-// mayExpose notes that what one replica alone has not flushed may be gone, as the
-// level one allows.
-func (f *faulty) mayExpose() {
-	if f.c.shape.level == quorum.One {
-		f.noteCut()
-	}
-}
-
-func (f *faulty) noteCut() {
-	f.l.rec.mu.Lock()
-	defer f.l.rec.mu.Unlock()
-	f.l.rec.h.Cuts = append(f.l.rec.h.Cuts, f.l.rec.now())
 }
 
 // moveTarget starts the target that does not run; the other one is killed, or

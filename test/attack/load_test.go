@@ -3,6 +3,7 @@ package attack
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -43,7 +44,9 @@ func extent(b int) block.Extent {
 type recorder struct {
 	start  time.Time
 	values atomic.Uint64
-	errs   chan error
+	// sessions is how many were ended, and begun anew.
+	sessions atomic.Int64
+	errs     chan error
 
 	mu sync.Mutex
 	h  historytest.History
@@ -78,13 +81,15 @@ func (r *recorder) end(i int, value uint64, again []time.Duration) {
 }
 
 // initiator is a host of the volume and its connection, which follows the
-// target when it is told to.
+// target when it is told to. When its session is over it begins another.
 type initiator struct {
 	c    *cluster
 	node *node
 	rec  *recorder
-	dev  *host.Device
+	dev  atomic.Pointer[host.Device]
 	to   atomic.Int32 // index of its target
+
+	renew sync.Mutex // held while a new session begins
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -96,10 +101,36 @@ func newInitiator(c *cluster, i int, rec *recorder) (*initiator, error) {
 	h.to.Store(int32(c.current()))
 	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
 	defer cancel()
-	var err error
-	h.dev, err = host.Attach(ctx, host.Config{Addr: "the newest target", SubsystemNQN: volume.SubsystemNQN(volumeName), NSID: volume.NSID,
-		HostNQN: volume.HostNQN("attack", h.node.name), HostID: nvme.UUID{byte(i + 1)}, KATO: 3 * time.Second, Dial: h.dial})
-	return h, err
+	return h, h.attach(ctx)
+}
+
+func (h *initiator) attach(ctx context.Context) error {
+	dev, err := host.Attach(ctx, host.Config{Addr: "the newest target", SubsystemNQN: volume.SubsystemNQN(volumeName), NSID: volume.NSID,
+		HostNQN: volume.HostNQN("attack", h.node.name), HostID: nvme.UUID{byte(h.node.id + 1)}, KATO: 3 * time.Second, Dial: h.dial})
+	if err == nil {
+		h.dev.Store(dev)
+	}
+	return err
+}
+
+// over begins a new session if dev's is over, and reports that.
+func (h *initiator) over(dev *host.Device, err error) bool {
+	if !errors.Is(err, host.ErrReplaced) {
+		return false
+	}
+	h.renew.Lock()
+	defer h.renew.Unlock()
+	if h.dev.Load() != dev {
+		return true // by another worker
+	}
+	ctx, cancel := context.WithTimeout(h.c.t.Context(), healWithin)
+	defer cancel()
+	dev.Close()
+	if err := h.attach(ctx); err != nil {
+		h.rec.fail(fmt.Errorf("new session: %w", err))
+	}
+	h.rec.sessions.Add(1)
+	return true
 }
 
 // conn tells the initiator when it is closed.
@@ -153,23 +184,32 @@ func (h *initiator) repeated(n uint64, after time.Duration) []time.Duration {
 }
 
 // do carries out one request and waits for it.
-func (h *initiator) do(r *block.Request) error {
+func (h *initiator) do(r *block.Request) error { return do(h.dev.Load(), r) }
+
+func do(dev *host.Device, r *block.Request) error {
 	done := make(chan error, 1)
 	r.Done = func(_ *block.Request, err error) { done <- err }
-	h.dev.Submit(r)
+	dev.Submit(r)
 	return <-done
 }
 
-func (h *initiator) flush() {
-	s := historytest.Span{Call: h.rec.now()}
-	if err := h.do(&block.Request{Op: block.OpFlush}); err != nil {
+// flush reports false when its session is over and another has begun.
+func (h *initiator) flush() bool {
+	dev := h.dev.Load()
+	s := historytest.Flush{Call: h.rec.now(), Session: dev.State().Subsystem}
+	err := do(dev, &block.Request{Op: block.OpFlush})
+	if h.over(dev, err) {
+		return false
+	}
+	if err != nil {
 		h.rec.fail(fmt.Errorf("flush: %w", err))
-		return
+		return true
 	}
 	s.Ret = h.rec.now()
 	h.rec.mu.Lock()
 	h.rec.h.Flushes = append(h.rec.h.Flushes, s)
 	h.rec.mu.Unlock()
+	return true
 }
 
 // access carries out a; a write of value 0 unmaps.
@@ -182,10 +222,14 @@ func (h *initiator) access(a historytest.Access, buf []byte) {
 		r.Op = block.OpWrite
 		fill(buf, a)
 	}
-	before := h.dev.State().Associations
+	dev := h.dev.Load()
+	before := dev.State()
+	a.Session = before.Subsystem
 	i := h.rec.begin(a)
 	call := h.rec.now()
-	if err := h.do(r); err != nil {
+	if err := do(dev, r); h.over(dev, err) {
+		return // it may have been done
+	} else if err != nil {
 		h.rec.fail(fmt.Errorf("%v of block %d: %w", r.Op, a.Block, err))
 		return
 	}
@@ -197,7 +241,7 @@ func (h *initiator) access(a historytest.Access, buf []byte) {
 			return
 		}
 	}
-	h.rec.end(i, value, h.repeated(h.dev.State().Associations-before, call))
+	h.rec.end(i, value, h.repeated(dev.State().Associations-before.Associations, call))
 }
 
 func fill(buf []byte, a historytest.Access) {
@@ -283,7 +327,9 @@ func newLoad(c *cluster) (*load, error) {
 
 func (l *load) close() {
 	for _, h := range l.hosts {
-		h.dev.Close()
+		if dev := h.dev.Load(); dev != nil {
+			dev.Close()
+		}
 	}
 }
 

@@ -90,7 +90,7 @@ func (m *meter) end(t *testing.T) []sample {
 	t.Helper()
 	m.stop()
 	m.wg.Wait()
-	m.h.dev.Close()
+	m.h.dev.Load().Close()
 	select {
 	case err := <-m.h.rec.errs:
 		t.Error(err)
@@ -186,7 +186,7 @@ func TestMeasureResync(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.dev.Close()
+	defer h.dev.Load().Close()
 	rng := rand.New(rand.NewPCG(1, 2))
 	filled := uint64(*fillMiB) << 20
 	began := time.Now()

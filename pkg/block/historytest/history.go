@@ -31,19 +31,22 @@ type Access struct {
 	// given up may still have been done, until Ret.
 	Calls []time.Duration
 	Ret   time.Duration // 0: never returned
+	// Session is the one that was told of its return: a name that hosts share
+	// as long as nothing that was acknowledged may have been lost.
+	Session string
 }
 
-// Span is the time from a call to its return.
-type Span struct{ Call, Ret time.Duration }
+// Flush is one that returned, to a session.
+type Flush struct {
+	Call, Ret time.Duration
+	Session   string
+}
 
 // History is all that the hosts of one device did, by one clock that never
 // reads zero.
 type History struct {
 	Accesses []Access
-	Flushes  []Span // that returned
-	// Cuts are the times at which too many replicas lost their memory at
-	// once: unflushed writes may be gone.
-	Cuts []time.Duration
+	Flushes  []Flush
 }
 
 type input struct {
@@ -135,7 +138,8 @@ type durable struct {
 
 // CheckDurable returns an error when a write that was acknowledged and then
 // flushed, or done with FUA, was undone: no read that begins later returns a
-// value that was overwritten before that write began. Cuts or not.
+// value that was overwritten before that write began. A flush covers what its own
+// session was told: another one may have begun after a loss.
 func (h *History) CheckDurable() error {
 	writes, floors := map[int][]Access{}, map[int][]durable{}
 	for _, a := range h.Accesses {
@@ -173,16 +177,11 @@ func (h *History) durableAt(a Access) time.Duration {
 	}
 	best := time.Duration(0)
 	for _, f := range h.Flushes {
-		if f.Call >= a.Ret && (best == 0 || f.Ret < best) && !h.cutBetween(Span{a.Calls[0], f.Ret}) {
+		if f.Call >= a.Ret && (best == 0 || f.Ret < best) && f.Session == a.Session {
 			best = f.Ret
 		}
 	}
 	return best
-}
-
-// cutBetween: after a cut, a flush says nothing of the writes before it.
-func (h *History) cutBetween(s Span) bool {
-	return slices.ContainsFunc(h.Cuts, func(t time.Duration) bool { return s.Call <= t && t <= s.Ret })
 }
 
 // floor is what is known to be durable at a time.

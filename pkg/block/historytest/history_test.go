@@ -52,16 +52,19 @@ func TestDurable(t *testing.T) {
 		h  History
 	}{
 		"not flushed, lost":            {true, History{Accesses: append(two, read(1, 9, 10))}},
-		"flushed, lost":                {false, History{Accesses: append(two, read(1, 9, 10)), Flushes: []Span{{5, 6}}}},
-		"flushed, there":               {true, History{Accesses: append(two, read(2, 9, 10)), Flushes: []Span{{5, 6}}}},
-		"flushed too early":            {true, History{Accesses: append(two, read(1, 9, 10)), Flushes: []Span{{3, 6}}}},
-		"read while the flush goes on": {true, History{Accesses: append(two, read(1, 5, 10)), Flushes: []Span{{5, 6}}}},
-		"a cut before the flush":       {true, History{Accesses: append(two, read(1, 9, 10)), Flushes: []Span{{6, 7}}, Cuts: at(5)}},
-		"a cut after the flush":        {false, History{Accesses: append(two, read(1, 9, 10)), Flushes: []Span{{5, 6}}, Cuts: at(8)}},
+		"flushed, lost":                {false, History{Accesses: append(two, read(1, 9, 10)), Flushes: flushed(5, 6, "")}},
+		"flushed, there":               {true, History{Accesses: append(two, read(2, 9, 10)), Flushes: flushed(5, 6, "")}},
+		"flushed too early":            {true, History{Accesses: append(two, read(1, 9, 10)), Flushes: flushed(3, 6, "")}},
+		"read while the flush goes on": {true, History{Accesses: append(two, read(1, 5, 10)), Flushes: flushed(5, 6, "")}},
+		"flushed by a later session":   {true, History{Accesses: append(two, read(1, 9, 10)), Flushes: flushed(6, 7, "later")}},
 		"FUA, lost":                    {false, History{Accesses: []Access{write(1, 2, 1), stable(write(2, 4, 3)), read(1, 9, 10)}}},
 	} {
 		if err := c.h.CheckDurable(); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+func flushed(call, ret time.Duration, session string) []Flush {
+	return []Flush{{call, ret, session}}
 }

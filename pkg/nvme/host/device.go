@@ -74,6 +74,7 @@ type identity struct{ NGUID, UUID nvme.UUID }
 // State says how a Device is connected.
 type State struct {
 	Connected    bool
+	Subsystem    string    // connected to, first of all: SubsystemNQN, or what had replaced it
 	Since        time.Time // of Connected's last change
 	Associations uint64    // made so far
 	Attempts     uint64    // failed, since the last association

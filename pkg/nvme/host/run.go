@@ -128,6 +128,7 @@ func (d *Device) publish(a *association) {
 	d.waiting = nil
 	d.state.Connected, d.state.Since, d.state.Attempts = true, time.Now(), 0
 	d.state.Associations++
+	d.state.Subsystem = d.cfg.SubsystemNQN
 	first := d.state.Associations == 1
 	d.mu.Unlock()
 	d.cfg.Logf("nvme host: %s at %s: connected, %d I/O queues of %d", d.cfg.SubsystemNQN, d.cfg.Addr, len(a.io), len(a.io[0].table))

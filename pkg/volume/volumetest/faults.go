@@ -209,8 +209,8 @@ func (w *world) fewLostOf(n *node, r volume.Record) bool {
 	})
 }
 
-// powerCutWhenever cuts the power while hosts write, just as one flushes, or
-// while nothing of theirs is under way: then nothing but the next request's
+// powerCutWhenever cuts the power while hosts write, just as one flushes what it
+// has written, or while nothing of theirs is under way: then nothing but the next request's
 // refusal can tell them.
 func (w *world) powerCutWhenever() {
 	if !w.opt.PowerCuts {
@@ -220,11 +220,16 @@ func (w *world) powerCutWhenever() {
 	case 0:
 		w.powerCut()
 	case 1:
-		if c.writes > 0 {
-			c.startFlush()
-			c.quiet = w.now + w.between(0, 12_000*ms)
+		for range inFlight[writing] {
+			c.start()
 		}
-		w.powerCut()
+		w.after(w.between(2*ms, 40*ms), func() {
+			if c.writes > 0 && !w.healing {
+				c.startFlush()
+				c.quiet = w.now + w.between(0, 12_000*ms)
+			}
+			w.powerCut()
+		})
 	default:
 		c.quiet = w.now + w.between(2000*ms, 12_000*ms)
 		w.after(w.between(0, 300*ms), w.powerCut)

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -109,7 +111,13 @@ func (s settings) serve() error {
 	if err != nil {
 		return err
 	}
-	cfg := target.Config{Logf: log.Printf, PortID: s.Port}
+	var lost atomic.Bool
+	cfg := target.Config{Logf: log.Printf, PortID: s.Port, Locate: func(_ context.Context, nqn string) error {
+		if lost.Load() && nqn == s.NQN {
+			return target.ErrReplaced
+		}
+		return nil
+	}}
 	if s.Secrets.Host != "" {
 		cfg.Authenticate = func(context.Context, string) (dhchap.Secrets, error) { return s.Secrets, nil }
 	}
@@ -122,22 +130,26 @@ func (s settings) serve() error {
 		ns.Reservations.State, _ = os.ReadFile(s.Keep)
 		ns.Reservations.Keep = func(_ context.Context, b []byte) error { return os.WriteFile(s.Keep, b, 0o600) }
 	}
-	err = t.AddSubsystem(target.Subsystem{
+	sub := target.Subsystem{
 		NQN: s.NQN, Namespaces: []target.Namespace{ns},
 		Controllers: target.ControllerRange{First: nvme.CNTLID(s.First), Last: nvme.CNTLID(s.First + 99)},
-	})
-	if err != nil {
+	}
+	if err := t.AddSubsystem(sub); err != nil {
 		return err
 	}
 	l, err := net.Listen("tcp", s.Listen)
 	if err != nil {
 		return err
 	}
-	go s.obey(t, dev) // owner: the process
+	go s.obey(t, dev, func() error { // owner: the process
+		lost.Store(true)
+		sub.NQN += ":lost-7"
+		return errors.Join(t.RemoveSubsystem(context.Background(), s.NQN), t.AddSubsystem(sub))
+	})
 	return t.Serve(context.Background(), l)
 }
 
-func (s settings) obey(t *target.Target, dev *ram) {
+func (s settings) obey(t *target.Target, dev *ram, lose func() error) {
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		var word string
@@ -149,6 +161,10 @@ func (s settings) obey(t *target.Target, dev *ram) {
 			dev.size = n
 			dev.mu.Unlock()
 			t.NamespaceChanged(s.NQN, 1)
+		case "lose":
+			if err := lose(); err != nil {
+				log.Print(err)
+			}
 		case "ana":
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			if err := t.SetANA(ctx, s.NQN, 1, nvme.ANAState(n)); err != nil {

@@ -45,9 +45,11 @@ var importRules = []importRule{
 		},
 	},
 	{
-		name:  "the shared vocabulary is made of leaves",
-		why:   "packages that everybody imports must not pull anything along",
-		of:    func(s *source) bool { return !s.test && exactly(s.pkg, "pkg/accept", "pkg/block", "pkg/history", "pkg/quorum") },
+		name: "the shared vocabulary is made of leaves",
+		why:  "packages that everybody imports must not pull anything along",
+		of: func(s *source) bool {
+			return !s.test && exactly(s.pkg, "pkg/accept", "pkg/block", "pkg/history", "pkg/quorum")
+		},
 		wrong: func(_ *source, to string) bool { return !standard(to) },
 	},
 	{

@@ -6,6 +6,7 @@
 #include <sys/arc.h>
 #include <sys/arc_impl.h>
 #include <sys/fm/fs/zfs.h>
+#include <jemalloc/jemalloc.h>
 
 extern int zfs_flags;
 extern int zfs_abd_scatter_enabled;
@@ -86,6 +87,16 @@ uint64_t
 arc_free_memory(void)
 {
 	return (8ULL << 30);
+}
+
+void
+cask_give_back(cask_vol *v)
+{
+	char all[32];
+
+	arc_flush(v->spa, B_FALSE);
+	(void) snprintf(all, sizeof (all), "arena.%d.purge", MALLCTL_ARENAS_ALL);
+	(void) mallctl(all, NULL, NULL, NULL, 0);
 }
 
 static int suspensions;

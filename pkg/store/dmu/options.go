@@ -3,6 +3,7 @@ package dmu
 import (
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
 )
@@ -11,6 +12,7 @@ import (
 const (
 	DefaultPool      = "cask"
 	DefaultBlockSize = 8 << 10
+	DefaultIdle      = 30 * time.Second
 	DefaultMemory    = 384 << 20
 	MinMemory        = 192 << 20
 	MinExtent        = 64 << 20
@@ -29,6 +31,9 @@ type Options struct {
 	Memory      uint64 // bytes the process may take; DefaultMemory when 0
 	IO          IO     // engine; the first store's counts
 	HostID      uint32 // ZFS's host ID of the process; the first store's counts
+	// Idle is how long nothing uses the store before it gives its cache back;
+	// DefaultIdle when 0.
+	Idle time.Duration
 }
 
 // IO is how the extent's file is read and written.
@@ -86,6 +91,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.Memory == 0 {
 		o.Memory = DefaultMemory
+	}
+	if o.Idle == 0 {
+		o.Idle = DefaultIdle
 	}
 	if o.HostID == 0 {
 		o.HostID = defaultHostID

@@ -250,6 +250,49 @@ func TestMemoryBound(t *testing.T) {
 	}
 }
 
+// A store that nobody uses holds little memory, and works as before after it.
+func TestIdleGivesMemoryBack(t *testing.T) {
+	alone(t)
+	o := extent(t, 256*mib)
+	o.Idle = 6 * time.Second // longer than a transaction group is open
+	s := create(t, o)
+	for off := uint64(0); off < 256*mib; off += mib {
+		if err := s.Apply([]store.Op{writeOp(history.Seq(off/mib+1), off, random(mib))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy, idle := resident(t), uint64(0)
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if idle = resident(t); idle < busy/2 {
+			break
+		}
+	}
+	t.Logf("resident: %d MiB after writing, %d MiB when idle", busy/mib, idle/mib)
+	if idle > busy/2 {
+		t.Error("an idle store keeps its memory")
+	}
+	if err := s.ReadAt(make([]byte, mib), 5*mib); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// resident is the memory the process has, in bytes.
+func resident(t *testing.T) uint64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size, pages uint64
+	if _, err := fmt.Sscan(string(b), &size, &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * uint64(os.Getpagesize())
+}
+
 // peak is the most memory the process ever had resident.
 func peak(t *testing.T, limit uint64) string {
 	t.Helper()

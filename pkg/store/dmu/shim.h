@@ -70,6 +70,8 @@ int cask_apply(cask_vol *v, const uint64_t *ops, uint64_t n, uint64_t *done,
     int may_block);
 int cask_read(cask_vol *v, uint64_t off, uint64_t len, void *buf);
 int cask_flush(cask_vol *v);
+/* drop what is cached and clean, and give free memory back to the kernel */
+void cask_give_back(cask_vol *v);
 /* everything is in a synced TXG */
 int cask_sync(cask_vol *v);
 

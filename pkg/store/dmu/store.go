@@ -25,6 +25,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -62,6 +63,7 @@ type Store struct {
 
 	// use is held for reading through every call, so that Close can wait.
 	use    sync.RWMutex
+	uses   atomic.Uint64 // calls that began
 	vol    *C.cask_vol
 	closed bool
 
@@ -98,6 +100,7 @@ func (s *Store) watch() {
 	s.watcher.Go(func() { // owned by s, ended by Close
 		tick := time.NewTicker(watchInterval)
 		defer tick.Stop()
+		idle := rest{after: s.opt.Idle}
 		for {
 			select {
 			case <-s.stop:
@@ -109,6 +112,9 @@ func (s *Store) watch() {
 				if s.lost != nil || C.cask_suspended(s.vol) != 0 {
 					close(s.suspended)
 					return
+				}
+				if idle.look(time.Now(), s.uses.Load()) {
+					s.giveBack()
 				}
 			}
 		}
@@ -173,6 +179,7 @@ func (s *Store) guarded(call func() C.int) C.int {
 // enter begins a call; leave ends it.
 func (s *Store) enter(what string) error {
 	s.use.RLock()
+	s.uses.Add(1)
 	if s.closed {
 		s.use.RUnlock()
 		return fmt.Errorf("%s of extent %s: %w", what, s.opt.Path, store.ErrClosed)

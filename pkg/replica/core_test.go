@@ -319,3 +319,22 @@ func TestTurn(t *testing.T) {
 		}
 	}
 }
+
+// A replica whose disk was full when it started tells targets so, and its
+// record is what it was when there is room again. (Simulator, full disks.)
+func TestFailedStartLeavesTheRecord(t *testing.T) {
+	d := &disk{}
+	if err := member(t, d, 3).Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.s = d.s.Clone()
+	d.s.Inject(memstore.SetMeta, 1, store.ErrNoSpace)
+	st := newRig(t, d).must(1, replication.State, hello(2))
+	if replication.Membership(st.Kind) != replication.Failed || st.Code != replication.ErrNoSpace {
+		t.Fatalf("a replica with a full disk says %v", &st)
+	}
+	d.s = d.s.Clone()
+	if st = newRig(t, d).must(1, replication.State, hello(3)); replication.Membership(st.Kind) != replication.Member || st.Seq != 3 {
+		t.Fatalf("with room again it says %v", &st)
+	}
+}

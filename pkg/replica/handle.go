@@ -123,6 +123,10 @@ func (c *Core) hello(conn ConnID, m *replication.Message, reply Reply) bool {
 	c.mu.Lock()
 	c.current = conn
 	c.mu.Unlock()
+	if c.rec.Membership == replication.Failed {
+		reply(c.state()) // it counts for nothing, and its record must stay what it was
+		return true
+	}
 	if m.Epoch > c.rec.Promised {
 		c.rec.Promised = m.Epoch
 		if mutant.On(mutant.PromiseInMemory) {

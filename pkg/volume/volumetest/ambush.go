@@ -1,10 +1,12 @@
 package volumetest
 
 import (
+	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
-// Faults that wait for the moment in which they could hurt.
+// Faults made of several that hurt together; traps.go has those that wait for
+// a step of the protocol.
 
 // minority leaves the target the replica it reads from, for a moment in which
 // nothing is acknowledged, and then takes that replica away with the target.
@@ -86,9 +88,12 @@ func (w *world) interruptTakeover() {
 	}
 	n := w.anyNode()
 	n.slow = true
+	t.cut[n.id] = bothWays // or it would hear of the promise
+	side := w.rng.IntN(2)
 	for _, m := range w.replicas {
 		if m != n {
-			[]*target{t, next}[w.rng.IntN(2)].cut[m.id] = bothWays
+			[]*target{t, next}[side].cut[m.id] = bothWays
+			side = 1 - side
 		}
 	}
 	at := []volume.Phase{volume.Fencing, volume.Tailing, volume.Joining, volume.Joining, volume.Leasing}[w.rng.IntN(5)]
@@ -102,130 +107,144 @@ func (w *world) interruptTakeover() {
 			n.crash()
 			w.after(w.between(0, 100*ms), n.start)
 		}
+		delete(t.cut, n.id)
+		w.after(w.between(300*ms, 1500*ms), func() {
+			t.cut[n.id] = bothWays
+			delete(next.cut, n.id)
+		})
 	}
-	w.after(w.between(1000*ms, 6000*ms), func() {
+	w.after(w.between(2000*ms, 6000*ms), func() {
 		n.slow = false
 		clear(t.cut)
 		clear(next.cut)
 	})
 }
 
-// ambushRebuild is called when replica n begins to be rebuilt.
-func (w *world) ambushRebuild(n *node, k *conn) {
-	if w.healing || !w.ambushes || w.chance(0.3) {
+// flap has the writers go to a new target before any replica has promised it
+// anything, and back to the old one, which still gets writes accepted.
+func (w *world) flap() {
+	t := w.newest()
+	w.another()
+	next := w.newest()
+	if next == t {
 		return
 	}
-	n.slow = true
-	w.after(w.between(0, 3000*ms), func() { n.slow = false })
-	if w.chance(0.4) {
-		// What is under way comes when the rebuild has begun anew.
-		w.calm = w.now + 500*ms
-		w.after(w.between(0, 500*ms), func() {
-			w.hangUp(k)
-			k.linger = w.between(300*ms, 1500*ms)
-		})
-		return
+	for _, n := range w.replicas {
+		next.cut[n.id] = bothWays
 	}
-	// The source and the target die while the third is away.
-	var others []*node
-	for _, i := range w.rng.Perm(len(w.replicas)) {
-		if m := w.replicas[i]; m != n {
-			others = append(others, m)
-		}
-	}
-	for i, m := range others {
-		if i > 0 {
-			m.isolated = true
-			w.after(w.between(500*ms, 3000*ms), func() { m.isolated = false })
-		}
-	}
-	w.after(w.between(0, 400*ms), func() {
-		if w.healing || len(others) == 0 {
+	next.ambush = func(p volume.Phase) {
+		if p != volume.Fencing || w.healing {
 			return
 		}
-		if w.mayLose(others[0]) {
-			others[0].crash()
-			w.after(w.between(0, 1000*ms), others[0].start)
+		next.ambush = nil
+		for _, c := range w.clients {
+			if c.writes == 0 {
+				continue
+			}
+			c.pinned = w.now + 2000*ms
+			c.goTo(next)
+			w.after(w.between(20*ms, 200*ms), func() { c.goTo(t) })
 		}
-		w.newest().kill()
-		w.another()
-	})
+	}
+	w.after(w.between(200*ms, 2000*ms), func() { clear(next.cut) })
 }
 
-// ambushCopied is called when replica n is told how far it was brought: soon
-// one of those that take part in the rebuild goes, or n cannot be reached, and
-// writes go on.
-func (w *world) ambushCopied(n *node, k *conn) {
-	if w.healing || !w.ambushes || w.chance(0.4) {
+// strengthen has one replica alone hold what was flushed last, under the level
+// one, and then asks for a level that could do without that replica; see
+// ambushRecord.
+func (w *world) strengthen() {
+	if w.layout == nil || !w.opt.PowerCuts {
 		return
 	}
-	w.after(w.between(0, 25*ms), func() {
+	l := *w.layout
+	l.Level = quorum.One
+	w.setLayout(l)
+	w.after(w.between(500*ms, 2500*ms), func() {
 		if w.healing {
 			return
 		}
-		switch w.rng.IntN(5) {
-		case 0:
-			w.hangUp(k)
+		w.alone = w.anyNode()
+		for _, n := range w.replicas {
+			n.slow = n != w.alone
+		}
+		l := *w.layout
+		l.Level = []quorum.Level{quorum.Quorum, quorum.All}[w.rng.IntN(2)]
+		w.setLayout(l)
+		w.after(w.between(1000*ms, 4000*ms), func() {
+			w.alone = nil
+			for _, n := range w.replicas {
+				n.slow = false
+			}
+		})
+	})
+}
+
+// outgrow keeps a replica away until it is beyond the backlog: it has to be
+// rebuilt although it lost nothing.
+func (w *world) outgrow() {
+	n, pace, until := w.anyNode(), w.pace, w.values+3*uint64(bounds.BacklogOps)/2
+	if len(w.inSync(w.newest())) < len(w.replicas) {
+		return
+	}
+	n.isolated, w.pace = true, 10*ms
+	end := w.now + 5000*ms
+	var wait func()
+	wait = func() {
+		if w.values < until && w.now < end && !w.healing {
+			w.after(20*ms, wait)
+			return
+		}
+		n.isolated, w.pace = false, pace
+	}
+	wait()
+}
+
+// outlive has a replica alone hold operations that were never acknowledged. It
+// comes back when the others hold fewer, of a newer epoch, and one of them is
+// away.
+func (w *world) outlive() {
+	t, keep, pace := w.newest(), w.anyNode(), w.pace
+	if len(w.inSync(t)) < len(w.replicas) {
+		return
+	}
+	var others []*node
+	for _, n := range w.replicas {
+		if n != keep {
+			t.cut[n.id] = bothWays
+			others = append(others, n)
+		}
+	}
+	w.pace = 10 * ms
+	w.after(300*ms, func() {
+		w.pace = 100 * ms
+		if !w.healing {
+			w.calm = w.now + 2000*ms // until the next target serves
+			keep.isolated = true
+			t.lose(others)
+			t.kill()
+			for _, c := range w.clients {
+				c.reboot()
+			}
+			w.another()
+		}
+	})
+	w.after(w.between(2350*ms, 3000*ms), func() {
+		w.pace, keep.isolated = pace, false
+		if !w.healing && len(others) > 1 {
+			n := others[w.rng.IntN(len(others))]
 			n.isolated = true
-			w.after(w.between(0, 3000*ms), func() { n.isolated = false })
-		case 1:
+			w.after(w.between(1000*ms, 4000*ms), func() { n.isolated = false })
 			w.newest().kill()
 			w.another()
-		case 2:
-			if m := w.anyNode(); w.mayLose(m) {
-				m.crash()
-				w.after(w.between(0, 1000*ms), m.start)
-			}
-		case 3:
-			// It has what no other has when the next target takes over.
-			for _, m := range w.replicas {
-				if m != n {
-					k.t.cut[m.id] = toNode
-				}
-			}
-			w.after(w.between(5*ms, 100*ms), func() {
-				k.t.kill()
-				w.another()
-			})
-		case 4:
-			if w.mayLose(n) {
-				n.crash()
-				w.after(w.between(0, 1000*ms), n.start)
-			}
 		}
 	})
 }
 
-// ambushChange is called when a target asks for a change of its record: soon
-// another one takes over, before or after the change was stored and the old one
-// heard of it, and some replicas are away.
-func (w *world) ambushChange(t *target) {
-	if w.healing || w.chance(0.5) {
-		return
+// lose drops what is under way to some replicas.
+func (t *target) lose(ns []*node) {
+	for _, n := range ns {
+		if k := t.conns[n.id]; k != nil {
+			k.toNode.queue = nil
+		}
 	}
-	w.after(w.between(0, 60*ms), func() {
-		if w.healing {
-			return
-		}
-		if w.chance(0.3) {
-			t.noAPI = true
-			w.after(w.between(0, 3000*ms), func() { t.noAPI = false })
-		}
-		w.after(w.between(0, 1500*ms), func() {
-			for _, n := range w.replicas {
-				switch {
-				case w.chance(0.3):
-					n.isolated = true
-					w.after(w.between(1000*ms, 5000*ms), func() { n.isolated = false })
-				case w.chance(0.2) && w.mayLose(n):
-					n.crash()
-					w.after(w.between(0, 1000*ms), n.start)
-				}
-			}
-			if w.chance(0.6) {
-				t.kill()
-			}
-			w.another()
-		})
-	})
 }

@@ -44,13 +44,16 @@ func (w *world) load(t *target) {
 }
 
 func (w *world) swap(t *target, a volume.Action) {
-	answered := false
+	answered, late := false, t.late
+	if t.late = nil; late == nil {
+		late = func(do func()) { w.after(w.between(0, 20*ms), do) }
+	}
 	answer := func(err error) {
 		if answered {
 			return
 		}
 		answered = true
-		w.after(w.between(0, 20*ms), func() {
+		late(func() {
 			w.trace("%s swapped: %v", t.name, err)
 			t.step(func() { t.core.Swapped(t.now(), err) })
 		})
@@ -72,7 +75,14 @@ func (w *world) swap(t *target, a volume.Action) {
 		if !w.healing && w.chance(0.04) {
 			answer(errAway) // and yet it is carried out
 		}
-		w.call(func() { answer(w.store(version, a.Next)) })
+		w.call(func() {
+			err := w.store(version, a.Next)
+			if err == nil && t.doubtful {
+				err = errAway
+			}
+			t.doubtful = false
+			answer(err)
+		})
 	})
 }
 
@@ -93,9 +103,13 @@ func (w *world) store(version int, next volume.Record) error {
 	if next.Epoch == w.auth.record.Epoch && next.Lost == w.auth.record.Lost && !w.fewLostOf(nil, next) {
 		return errAway // the contract says nothing of a quorum that has failed already
 	}
+	changed := next.Epoch == w.auth.record.Epoch
 	w.auth.version++
 	w.auth.record = next
 	w.trace("RECORD %+v", next)
+	if changed {
+		w.ambushRecord()
+	}
 	if !w.healing && w.chance(0.04) {
 		return errAway
 	}

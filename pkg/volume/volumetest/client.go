@@ -87,10 +87,16 @@ func (w *world) newest() *target { return w.targets[len(w.targets)-1] }
 
 // move repeats at the newest target what is open; sometimes it loses its way.
 func (c *client) move() {
-	c.target = c.w.newest()
+	to := c.w.newest()
 	if t := c.w.targets[c.w.rng.IntN(len(c.w.targets))]; t.alive && c.w.chance(0.15) {
-		c.target = t
+		to = t
 	}
+	c.goTo(to)
+}
+
+// goTo repeats at t what is open.
+func (c *client) goTo(t *target) {
+	c.target = t
 	c.gen++
 	for i := range len(c.w.ops) {
 		if r, ok := c.open[i]; ok {

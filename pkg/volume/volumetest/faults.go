@@ -50,6 +50,7 @@ func (w *world) faultKinds() []fault {
 		{"authority", w.loseAuthority}, {"authority", w.slowAuthority},
 		{"split", w.split}, {"split", w.split}, {"reboot", w.splitAndReboot}, {"takeover", w.isolateCrashAndKill},
 		{"minority", w.minority}, {"minority", w.minority}, {"zombie", w.zombie}, {"zombie", w.zombie}, {"interrupt", w.interruptTakeover},
+		{"freeze", w.freezeTarget}, {"redial", w.redial}, {"full", w.fillDisk}, {"flap", w.flap}, {"outgrow", w.outgrow}, {"outlive", w.outlive}, {"levels", w.strengthen},
 		{"power", w.powerCutWhenever}, {"disk", w.failDisk}, {"disk", w.replaceDisk}, {"rot", w.rotBlocks},
 	}
 }
@@ -80,6 +81,42 @@ func (w *world) restartReplica() {
 func (w *world) breakConnection() {
 	if k := w.newest().conns[w.anyNode().id]; k != nil {
 		w.hangUp(k)
+	}
+}
+
+// redial makes a second connection before the first is known to have ended.
+func (w *world) redial() {
+	t, n := w.newest(), w.anyNode()
+	k := t.conns[n.id]
+	if k == nil || !k.open {
+		return
+	}
+	w.shut(k)
+	delete(t.conns, n.id)
+	w.dial(t, n)
+	w.after(w.between(0, 500*ms), func() { t.step(func() { t.core.Disconnected(t.now(), n.id, k.id) }) })
+}
+
+// freezeTarget stops a target's process for a while; another may take over.
+func (w *world) freezeTarget() {
+	t := w.newest()
+	if t.frozen {
+		return
+	}
+	t.frozen = true
+	w.trace("%s is frozen", t.name)
+	if w.chance(0.7) {
+		w.after(w.between(0, 2000*ms), w.another)
+	}
+	w.after(w.between(100*ms, 6000*ms), t.thaw)
+}
+
+func (t *target) thaw() {
+	t.w.trace("%s goes on", t.name)
+	missed := t.missed
+	t.frozen, t.missed = false, nil
+	for _, event := range missed {
+		t.step(event)
 	}
 }
 
@@ -202,7 +239,7 @@ func (w *world) fewLostOf(n *node, r volume.Record) bool {
 	return !sys.Write(func(id quorum.ReplicaID) bool {
 		for _, m := range w.replicas {
 			if m.id == id {
-				return m == n || m.wiped || m.failing || (m.lost && !w.opt.PowerCuts)
+				return m == n || m.wiped || m.failing || m.full || (m.lost && !w.opt.PowerCuts)
 			}
 		}
 		return false
@@ -284,11 +321,31 @@ func (w *world) noteCut() {
 // replica ends and comes back.
 func (w *world) failDisk() {
 	n := w.anyNode()
-	if n.up && n.store != nil && w.fewLost(n) {
+	if n.up && !n.failing && n.store != nil && w.fewLost(n) {
 		n.failing, n.lost = true, true
 		n.store.Inject([]memstore.Call{memstore.Apply, memstore.SetMeta}[w.rng.IntN(2)], 1+w.rng.IntN(3), store.ErrNoSpace)
 		w.trace("%s has a failing disk", n.id)
 	}
+}
+
+// fillDisk has a disk refuse every change for a while: the replica ends each
+// time it comes back.
+func (w *world) fillDisk() {
+	n := w.anyNode()
+	if !n.up || n.failing || n.store == nil || !w.fewLost(n) {
+		return
+	}
+	n.failing, n.full, n.lost = true, true, true
+	w.trace("%s has a full disk", n.id)
+	w.after(w.between(500*ms, 6000*ms), n.makeRoom)
+}
+
+// makeRoom ends that; a process that has failed by then still ends.
+func (n *node) makeRoom() {
+	if n.full && n.core.Err() == nil {
+		n.failing = false
+	}
+	n.full = false
 }
 
 // replaceDisk takes all that a replica holds, best of all while it is rebuilt.
@@ -332,6 +389,7 @@ func (w *world) heal() {
 	w.healing, w.auth.down, w.auth.slow = true, false, false
 	for _, n := range w.replicas {
 		n.isolated, n.slow = false, false
+		n.makeRoom()
 		clear(n.rot)
 		n.start()
 	}

@@ -74,6 +74,10 @@ func (w *world) changeLayout() {
 		}
 	}
 	l.MinVoters = w.rng.IntN(2)
+	w.setLayout(l)
+}
+
+func (w *world) setLayout(l volume.Layout) {
 	w.layout = &l
 	w.trace("LAYOUT %+v", l)
 	for _, t := range w.targets {

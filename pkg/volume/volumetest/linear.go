@@ -2,6 +2,7 @@ package volumetest
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 
 	"github.com/cask-storage/cask/pkg/volume"
@@ -34,6 +35,7 @@ type access struct {
 	value     uint64
 	call, ret volume.Time
 	slot      int
+	last      volume.Time // the last return of a read of value, 0 if none
 }
 
 // configuration is a state that a block may be in.
@@ -45,8 +47,9 @@ type configuration struct {
 type judge struct {
 	states map[configuration]bool
 	open   [64]*access
-	last   map[uint64]volume.Time // by value: the last return of a read
-	now    volume.Time
+	reads  uint64 // of open, by slot
+	writes uint64 // of open, by slot
+	hidden uint64 // of writes: those whose value nobody is still to read
 	work   int
 }
 
@@ -79,7 +82,8 @@ func (o op) attempts(read map[uint64]bool) (out []access) {
 // linearizable judges one block's accesses. Of more than 64 at one time, or
 // of too many possibilities, it says nothing: judged is false.
 func linearizable(accesses []access) (ok, judged bool) {
-	j := judge{states: map[configuration]bool{{}: true}, last: map[uint64]volume.Time{}}
+	j := judge{states: map[configuration]bool{{}: true}}
+	last := map[uint64]volume.Time{}
 	type edge struct {
 		at     volume.Time
 		access *access
@@ -88,13 +92,13 @@ func linearizable(accesses []access) (ok, judged bool) {
 	var edges []edge
 	for _, a := range accesses {
 		if a.kind == isRead {
-			j.last[a.value] = max(j.last[a.value], a.ret)
+			last[a.value] = max(last[a.value], a.ret)
 		}
 	}
 	for i := range accesses {
 		a, ret := &accesses[i], accesses[i].ret
-		if a.kind == mayWrite {
-			ret = min(ret, j.last[a.value]+1) // that it takes effect later explains nothing
+		if a.last = last[a.value]; a.kind == mayWrite {
+			ret = min(ret, a.last+1) // that it takes effect later explains nothing
 		}
 		if ret > a.call {
 			edges = append(edges, edge{a.call, a, false}, edge{ret, a, true})
@@ -107,7 +111,7 @@ func linearizable(accesses []access) (ok, judged bool) {
 			b2i(a.ret && a.access.kind == mayWrite)-b2i(b.ret && b.access.kind == mayWrite))
 	})
 	for _, e := range edges {
-		j.now = e.at
+		j.hide(e.at)
 		if e.ret {
 			if j.returned(e.access); j.work > maxWork {
 				return true, false
@@ -136,20 +140,40 @@ func (j *judge) called(a *access) bool {
 		return false
 	}
 	j.open[a.slot] = a
-	if a.kind == isRead {
-		next := make(map[configuration]bool, len(j.states))
-		for s := range j.states {
-			next[j.settle(s)] = true
-		}
-		j.states = next
+	if a.kind != isRead {
+		j.writes |= 1 << a.slot
+		return true
 	}
+	j.reads |= 1 << a.slot
+	next := make(map[configuration]bool, len(j.states))
+	for s := range j.states {
+		next[j.settle(s)] = true
+	}
+	j.states = next
 	return true
+}
+
+// closed frees a's slot.
+func (j *judge) closed(a *access) {
+	j.open[a.slot] = nil
+	j.reads &^= 1 << a.slot
+	j.writes &^= 1 << a.slot
+}
+
+// hide finds the writes whose value nobody is still to read.
+func (j *judge) hide(now volume.Time) {
+	j.hidden = 0
+	for m := j.writes; m != 0; m &= m - 1 {
+		if i := bits.TrailingZeros64(m); j.open[i].last < now {
+			j.hidden |= 1 << i
+		}
+	}
 }
 
 // settle gives the reads of the block's value their moment.
 func (j *judge) settle(s configuration) configuration {
-	for i, a := range j.open {
-		if a != nil && a.kind == isRead && a.value == s.value {
+	for m := j.reads &^ s.done; m != 0; m &= m - 1 {
+		if i := bits.TrailingZeros64(m); j.open[i].value == s.value {
 			s.done |= 1 << i
 		}
 	}
@@ -158,12 +182,7 @@ func (j *judge) settle(s configuration) configuration {
 
 // write gives a its moment, and before it those that can hide behind it.
 func (j *judge) write(s configuration, a *access) configuration {
-	for i, b := range j.open {
-		if b != nil && b.kind != isRead && j.last[b.value] < j.now {
-			s.done |= 1 << i
-		}
-	}
-	s.value, s.done = a.value, s.done|1<<a.slot
+	s.value, s.done = a.value, s.done|j.hidden|1<<a.slot
 	return j.settle(s)
 }
 
@@ -171,12 +190,13 @@ func (j *judge) write(s configuration, a *access) configuration {
 func (j *judge) returned(a *access) {
 	bit := uint64(1) << a.slot
 	next := make(map[configuration]bool, len(j.states))
-	if a.kind == mayWrite && j.last[a.value] < j.now { // too late to explain a read
+	if a.kind == mayWrite && j.hidden&bit != 0 { // too late to explain a read
 		for s := range j.states {
 			s.done &^= bit
 			next[s] = true
 		}
-		j.open[a.slot], j.states = nil, next
+		j.closed(a)
+		j.states = next
 		return
 	}
 	seen := map[configuration]bool{}
@@ -194,16 +214,14 @@ func (j *judge) returned(a *access) {
 		if a.kind == mayWrite {
 			next[s] = true
 		}
-		for i, b := range j.open {
-			if b != nil && b.kind != isRead && s.done&(1<<i) == 0 {
-				reach(j.write(s, b))
-			}
+		for m := j.writes &^ s.done; m != 0; m &= m - 1 {
+			reach(j.write(s, j.open[bits.TrailingZeros64(m)]))
 		}
 	}
 	for s := range j.states {
 		reach(s)
 	}
-	j.open[a.slot] = nil
+	j.closed(a)
 	j.states = next
 }
 

@@ -29,7 +29,7 @@ type conn struct {
 	life   int  // of the node when it was made
 	toNode pipe
 	toTgt  pipe
-	linger volume.Time // of what was sent before the connection ended
+	linger volume.Time // of what was sent to the node before the connection ended
 }
 
 type pipe struct {
@@ -72,23 +72,31 @@ func (w *world) nodeHears(k *conn) {
 	})
 }
 
-// hangUp ends k for the target. What was sent may still reach the node, even
-// much later and after what a newer connection carries.
+// hangUp ends k for the target. What was sent may be lost, or still reach the
+// node, even much later and after what a newer connection carries.
 func (w *world) hangUp(k *conn) {
 	if !k.open {
 		return
 	}
-	k.open = false
-	if w.chance(0.3) {
-		k.linger = w.between(0, 3000*ms)
-	}
-	w.nodeHears(k)
+	w.shut(k)
 	if k.t.conns[k.n.id] == k {
 		delete(k.t.conns, k.n.id)
 		w.after(w.between(0, 5*ms), func() {
 			k.t.step(func() { k.t.core.Disconnected(k.t.now(), k.n.id, k.id) })
 			w.after(w.between(10*ms, 200*ms), func() { w.dial(k.t, k.n) })
 		})
+	}
+}
+
+// shut ends k for the target. Of what was sent, all or nothing may yet come.
+func (w *world) shut(k *conn) {
+	k.open = false
+	w.nodeHears(k)
+	switch {
+	case w.chance(0.3):
+		k.linger = w.between(0, 3000*ms)
+	case w.chance(0.4):
+		k.toNode.queue = nil
 	}
 }
 
@@ -136,9 +144,12 @@ func (w *world) deliver(k *conn, p *pipe) {
 		w.after(w.between(5*ms, 50*ms), func() { w.deliver(k, p) })
 		return
 	}
-	if d := k.linger; d != 0 {
+	if d := k.linger; d != 0 && p.way == toNode {
 		k.linger = 0
 		w.after(d, func() { w.deliver(k, p) })
+		return
+	}
+	if p.busy = len(p.queue) > 0; !p.busy { // lost
 		return
 	}
 	n := 1 + w.rng.IntN(len(p.queue))

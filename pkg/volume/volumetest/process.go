@@ -24,10 +24,12 @@ type node struct {
 	rot      map[uint64]bool // blocks whose checksum does not match
 	isolated bool
 	slow     bool
-	failing  bool // its disk fails the next change
-	lost     bool // lost memory, or its disk, and has not begun since
-	taken    bool // down by the operator, for good: what starts again is another
-	wiped    bool // lost its disk and has not begun since
+	failing  bool   // its disk fails the next change,
+	full     bool   // or all of them
+	lost     bool   // lost memory, or its disk, and has not begun since
+	taken    bool   // down by the operator, for good: what starts again is another
+	wiped    bool   // lost its disk and has not begun since
+	atBegin  func() // called when its rebuild ends; may be nil
 	shadow   shadow
 	crashes  int
 	turns    int // to be rebuilt, held by this process
@@ -54,7 +56,8 @@ func (n *node) Create(size uint64) (store.Store, error) {
 	return rotting{n.store, n}, nil
 }
 
-// rotting is a store whose rotten blocks cannot be read until they are written.
+// rotting is a store whose rotten blocks cannot be read until they are written,
+// and which may be full.
 type rotting struct {
 	*memstore.Store
 	n *node
@@ -75,14 +78,27 @@ func (r rotting) Apply(ops []store.Op) error {
 			delete(r.n.rot, b)
 		}
 	}
+	r.fill(memstore.Apply)
 	return r.Store.Apply(ops)
+}
+
+func (r rotting) SetMeta(b []byte) error {
+	r.fill(memstore.SetMeta)
+	return r.Store.SetMeta(b)
+}
+
+// fill has the next change fail while the disk is full.
+func (r rotting) fill(c memstore.Call) {
+	if r.n.full {
+		r.Store.Inject(c, 1, store.ErrNoSpace)
+	}
 }
 
 func (n *node) start() {
 	if n.up || n.taken {
 		return
 	}
-	n.up = true
+	n.up, n.failing = true, n.full
 	n.life++
 	n.turns = 0
 	n.core = replica.Open(replica.Config{Identity: replica.Identity{Volume: "vol", Replica: string(n.id)},
@@ -210,6 +226,8 @@ type target struct {
 	w      *world
 	name   string
 	alive  bool
+	frozen bool     // it does nothing,
+	missed []func() // and will find all this when it goes on
 	core   *volume.Core
 	conns  map[quorum.ReplicaID]*conn
 	cut    map[quorum.ReplicaID]way
@@ -220,6 +238,10 @@ type target struct {
 	rate   float64     // and how fast that runs
 	// ambush is called at each change of phase; may be nil.
 	ambush func(volume.Phase)
+	// doubtful swaps are carried out, and said to have failed.
+	doubtful bool
+	// late holds the answers of swaps back; see ambushAnswer.
+	late func(answer func())
 }
 
 // maxDrift is how far a clock's rate may be off. Two of them must not differ
@@ -259,7 +281,9 @@ func (t *target) tick() {
 	if !t.alive {
 		return
 	}
-	t.step(func() { t.core.Tick(t.now()) })
+	if !t.frozen {
+		t.step(func() { t.core.Tick(t.now()) })
+	}
 	t.w.after(t.w.between(15*ms, 30*ms), t.tick)
 }
 
@@ -271,8 +295,7 @@ func (t *target) kill() {
 	t.w.trace("%s is killed", t.name)
 	for _, n := range t.w.replicas {
 		if k := t.conns[n.id]; k != nil {
-			k.open = false
-			t.w.nodeHears(k)
+			t.w.shut(k)
 		}
 	}
 }
@@ -302,6 +325,10 @@ func (t *target) step(event func()) {
 	if !t.alive {
 		return
 	}
+	if t.frozen {
+		t.missed = append(t.missed, event)
+		return
+	}
 	before := t.core.Phase()
 	event()
 	for _, a := range t.core.Take() {
@@ -328,6 +355,9 @@ func (t *target) do(a volume.Action) {
 		if k := t.conns[a.To]; k != nil && k.id == a.Conn && k.open {
 			w.note(&a.Msg)
 			w.send(k, &k.toNode, a.Msg)
+			if a.Msg.Type == replication.Begin {
+				w.ambushBegin(k)
+			}
 		}
 	case volume.ActReset:
 		if k := t.conns[a.To]; k != nil && k.id == a.Conn {
@@ -336,10 +366,10 @@ func (t *target) do(a volume.Action) {
 	case volume.ActLoad:
 		w.load(t)
 	case volume.ActSwap:
-		w.swap(t, a)
 		if a.Old.Epoch == a.Next.Epoch {
-			w.ambushChange(t)
+			w.ambushChange(t, a)
 		}
+		w.swap(t, a)
 	case volume.ActComplete:
 		a.Req.Owner.(func(*volume.Request, error))(a.Req, a.Err)
 	case volume.ActStop:

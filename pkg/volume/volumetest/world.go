@@ -38,8 +38,8 @@ type Options struct {
 	// PowerCuts lets all replicas lose their memory at once; then only
 	// flushed writes must survive.
 	PowerCuts bool
-	// Focus names the faults that happen (see faultKinds, and "rebuild" for
-	// ambushes of rebuilds); a random choice when nil.
+	// Focus names the faults that happen (see faultKinds; "rebuild", "late" and
+	// "doubt" for those of traps.go); a random choice when nil.
 	Focus []string
 	// Trace receives a line for each event; nil for none.
 	Trace func(string)
@@ -121,7 +121,9 @@ type world struct {
 	layout   *volume.Layout // nil: without
 	healing  bool           // no more faults
 	ambushes bool           // rebuilds are ambushed
+	alone    *node          // that has what was flushed last, see strengthen
 	calm     volume.Time    // nobody writes until then
+	peace    volume.Time    // no rebuild is ambushed until then
 	pace     volume.Time    // of the clients: what few writes touch shows more
 	clients  []*client
 	ops      []op

@@ -68,8 +68,9 @@ type Target struct {
 
 	reports  chan Status // the newest only
 	reported Status
-	exposure exposure // by the loop
-	stopErr  error    // by the loop
+	exposure exposure    // by the loop
+	stopErr  error       // by the loop
+	armed    volume.Time // by the loop
 	calls    sync.WaitGroup
 	ctx      context.Context // of Run
 }
@@ -140,6 +141,8 @@ func (t *Target) Run(ctx context.Context) error {
 func (t *Target) loop(ctx context.Context) {
 	tk := time.NewTicker(tick)
 	defer tk.Stop()
+	wake := time.NewTimer(tick)
+	defer wake.Stop()
 	done := ctx.Done()
 	var deadline time.Time
 	for t.stopErr == nil {
@@ -153,6 +156,9 @@ func (t *Target) loop(ctx context.Context) {
 				t.close(block.ErrClosed)
 				return
 			}
+		case <-wake.C:
+			t.core.Tick(t.now())
+			t.perform()
 		case <-done:
 			done, deadline = nil, time.Now().Add(quiesce)
 			continue
@@ -161,9 +167,18 @@ func (t *Target) loop(ctx context.Context) {
 			f()
 			t.perform()
 		}
+		t.arm(wake)
 	}
 	t.publish()
 	t.close(block.ErrFenced)
+}
+
+// arm has the core's Tick called when it needs that before the next one.
+func (t *Target) arm(timer *time.Timer) {
+	if at := t.core.Wake(); at != 0 && at != t.armed {
+		t.armed = at
+		timer.Reset(time.Duration(at - t.now()))
+	}
 }
 
 func (t *Target) take() []func() {

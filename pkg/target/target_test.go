@@ -8,7 +8,9 @@ import (
 	"math/rand"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +31,19 @@ type copyOf struct {
 	id   string
 	addr string
 	s    *memstore.Store
+	slow atomic.Int64 // each read takes this long, ns
 	stop func()
+}
+
+// slowly is a store whose reads take their time.
+type slowly struct {
+	*memstore.Store
+	c *copyOf
+}
+
+func (s slowly) ReadAt(p []byte, off uint64) error {
+	time.Sleep(time.Duration(s.c.slow.Load()))
+	return s.Store.ReadAt(p, off)
 }
 
 func (c *copyOf) Open() (store.Store, error) {
@@ -37,12 +51,12 @@ func (c *copyOf) Open() (store.Store, error) {
 		return nil, store.ErrNotFound
 	}
 	c.s = c.s.Clone()
-	return c.s, nil
+	return slowly{c.s, c}, nil
 }
 
 func (c *copyOf) Create(size uint64) (store.Store, error) {
 	c.s = memstore.New(memstore.Options{Size: size})
-	return c.s, nil
+	return slowly{c.s, c}, nil
 }
 
 func (c *copyOf) start() {
@@ -294,4 +308,46 @@ func TestLoss(t *testing.T) {
 	if err != nil || rec.Lost != now || tg.Status().Unclean == "" {
 		t.Fatalf("record %+v, %v, status %+v", rec, err, tg.Status())
 	}
+}
+
+// TestSlowReplicaReads: the replica that is read from turns slow, and reads go
+// on at another.
+func TestSlowReplicaReads(t *testing.T) {
+	s := newSetup(t, 3)
+	tg, _ := s.target(t, "t1")
+	serving(t, tg, 3)
+	quick := readTimes(t, tg.Device(0), 1000)
+	s.replicas[0].slow.Store(int64(500 * time.Millisecond))
+	slow := readTimes(t, tg.Device(0), 1000)
+	t.Logf("reads: p50 %v, p99 %v; with one replica 500 ms slow: p50 %v, p99 %v, most %v", quick[500], quick[990], slow[500], slow[990], slow[999])
+	if slow[990] >= 500*time.Millisecond {
+		t.Errorf("p99 is %v: reads waited for the slow replica", slow[990])
+	}
+}
+
+// readTimes are the latencies of n reads, four at a time, ascending.
+func readTimes(t *testing.T, d block.Device, n int) (ls []time.Duration) {
+	t.Helper()
+	done := make(chan time.Duration, 4)
+	ask := func(i int) {
+		start := time.Now()
+		d.Submit(&block.Request{Op: block.OpRead, Extent: block.Extent{Off: uint64(i%1024) * 4096, Len: 4096}, Bufs: [][]byte{make([]byte, 4096)},
+			Done: func(_ *block.Request, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				done <- time.Since(start)
+			}})
+	}
+	for i := range n {
+		if i >= 4 {
+			ls = append(ls, <-done)
+		}
+		ask(i)
+	}
+	for range 4 {
+		ls = append(ls, <-done)
+	}
+	slices.Sort(ls)
+	return ls
 }

@@ -147,8 +147,9 @@ type Request struct {
 	Base      history.Seq          // OpRead: of this snapshot, 0: of the volume; OpDropSnapshot: of which
 	Snapshots []store.SnapshotInfo // OpListSnapshots: set on completion
 
-	seq      history.Seq      // when issued
-	reader   quorum.ReplicaID // that was asked
+	seq      history.Seq // when issued
+	asked    []ask       // for a read, and not answered yet: two when it is hedged
+	hedged   bool
 	bad      map[quorum.ReplicaID]bool
 	answered history.Seq // a read waits for this to be committed
 	at       Time        // when submitted
@@ -190,6 +191,7 @@ type Core struct {
 	waiting []*Request // writes not issued
 	uncom   window
 	reads   reads
+	hedges  uint64 // reads that were hedged
 	flushes flushes
 	rebuild *rebuild
 	pace    pace
@@ -405,6 +407,7 @@ func (c *Core) Tick(now Time) {
 		}
 	}
 	c.noteSynced()
+	c.hedge()
 	c.pace.tick(now, c.rebuild != nil && c.rebuild.planned, c.cfg.Bounds)
 	c.advance()
 }

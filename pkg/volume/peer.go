@@ -48,6 +48,9 @@ type peer struct {
 	syncedAt Time // when it was last seen in sync
 	asked    bool // blank, and the authority was asked since it said so
 
+	read    latency // of its answers to reads
+	reading int     // reads that it has not answered
+
 	turnAt Time // its host is busy with other rebuilds: ask again then
 
 	reason  replication.Code
@@ -116,6 +119,7 @@ func (c *Core) lose(p *peer, why string) {
 		p.state, p.text, p.reason = down, why, replication.OK
 	}
 	c.reads.lost(p.id)
+	p.reading = 0
 	c.flushes.lost(p.id)
 	if c.change != nil {
 		delete(c.change.ids, p.id)

@@ -15,28 +15,46 @@ import (
 // waiting for what the answer may contain to be acknowledged.
 type reads struct {
 	waiting []*Request
-	sent    map[uint64]*Request
+	sent    map[uint64]*Request // by each message that asks for it
 	parked  []*Request
+
+	order  []uint64       // of sent, not hedged: the oldest first
+	late   map[uint64]ask // asked for what another has answered by now
+	credit int            // for hedges, in reads
+	paidAt Time           // when a Tick last added to it
 }
 
-func newReads() reads { return reads{sent: map[uint64]*Request{}} }
+func newReads() reads {
+	return reads{sent: map[uint64]*Request{}, late: map[uint64]ask{}}
+}
 
-// lost puts the reads of a lost replica back.
+// lost puts the reads back that a lost replica alone was asked for.
 func (r *reads) lost(id quorum.ReplicaID) {
 	for _, k := range slices.Sorted(maps.Keys(r.sent)) {
-		if q := r.sent[k]; q.reader == id {
-			delete(r.sent, k)
+		q := r.sent[k]
+		i := slices.IndexFunc(q.asked, func(a ask) bool { return a.id == k && a.of == id })
+		if i < 0 {
+			continue
+		}
+		delete(r.sent, k)
+		if q.asked = slices.Delete(q.asked, i, i+1); len(q.asked) == 0 {
 			r.waiting = append(r.waiting, q)
 		}
 	}
+	maps.DeleteFunc(r.late, func(_ uint64, a ask) bool { return a.of == id })
 }
 
 // requeue puts all reads back.
 func (r *reads) requeue() {
 	for _, k := range slices.Sorted(maps.Keys(r.sent)) {
-		r.waiting = append(r.waiting, r.sent[k])
+		if q := r.sent[k]; len(q.asked) > 0 { // else it was put back already
+			q.asked = nil
+			r.waiting = append(r.waiting, q)
+		}
 	}
 	clear(r.sent)
+	clear(r.late)
+	r.order = nil
 	r.waiting = append(r.waiting, r.parked...)
 	r.parked = nil
 }
@@ -56,10 +74,9 @@ func (c *Core) pumpReads() {
 			kept = append(kept, r)
 			continue
 		}
-		id := c.id()
-		r.reader = p.id
-		c.reads.sent[id] = r
-		c.send(p, r.question(id))
+		c.askRead(p, r)
+		c.reads.order = append(c.reads.order, r.asked[0].id)
+		c.reads.earn(1)
 	}
 	clear(c.reads.waiting[len(kept):])
 	c.reads.waiting = kept
@@ -70,40 +87,36 @@ func (c *Core) unsettledFor(r *Request, seq history.Seq) bool {
 	return c.unsettled(r.Extent, seq) != 0 && !mutant.On(mutant.ReadUnsettled)
 }
 
-// reader picks the first replica, in the order of preference, that can answer r.
-func (c *Core) reader(r *Request) *peer {
-	for _, p := range c.peers {
-		if p.state == synced && p.acked >= c.commit && !r.bad[p.id] {
-			return p
-		}
-	}
-	return nil
-}
-
 func (c *Core) onData(p *peer, m replication.Message) {
-	r, ok := c.reads.sent[m.ID]
-	if !ok || r.reader != p.id {
+	r := c.answered(p, m.ID)
+	if r == nil {
 		if c.rebuild != nil {
 			c.chunkRead(p, m)
 		}
 		return
 	}
-	delete(c.reads.sent, m.ID)
 	if !r.take(m) {
-		c.readFailed(r, m.Code)
+		c.readFailed(r, p, m.Code)
 		return
 	}
+	c.dropAsked(r)
 	r.answered = m.Seq
+	if mutant.On(mutant.HedgeUnsettled) && r.hedged {
+		r.answered = 0
+	}
 	c.reads.parked = append(c.reads.parked, r)
 }
 
 // readFailed tries another replica; when every one that is in sync has
 // failed, so does the read.
-func (c *Core) readFailed(r *Request, code replication.Code) {
+func (c *Core) readFailed(r *Request, p *peer, code replication.Code) {
 	if r.bad == nil {
 		r.bad = map[quorum.ReplicaID]bool{}
 	}
-	r.bad[r.reader] = true
+	r.bad[p.id] = true
+	if len(r.asked) > 0 {
+		return // the other's answer counts
+	}
 	for _, q := range c.peers {
 		if !r.bad[q.id] {
 			c.reads.waiting = append(c.reads.waiting, r)

@@ -75,6 +75,9 @@ const (
 	SessionInMemory  // the record does not say that sessions are over
 	SessionUnchecked // requests of sessions that are over are taken
 	WaitingKept      // what waits when sessions end is done nevertheless
+	// Hedged reads (pkg/volume, hedge.go).
+	HedgeStale     // a read is hedged to a replica that waits to be rebuilt
+	HedgeUnsettled // hedges see operations that are not acknowledged
 
 	Count
 )

@@ -15,6 +15,9 @@ import (
 func (w *world) minority() {
 	t := w.newest()
 	keep := w.replicas[0]
+	if w.favours("hedge", 0.3) {
+		keep = w.anyNode() // where reads are hedged to
+	}
 	for _, n := range w.replicas {
 		if n != keep {
 			t.cut[n.id] = toNode

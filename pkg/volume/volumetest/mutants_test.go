@@ -56,6 +56,8 @@ var mutants = []struct {
 	{mutant.DoubtForgotten, "DoubtForgotten", "5 compare-and-swap under the epoch", []uint64{8, 9, 10}, []string{"doubt"}},
 	{mutant.TwoChanges, "TwoChanges", "5 voters change one at a time", []uint64{8, 9, 10}, nil},
 	{mutant.LevelUnsaid, "LevelUnsaid", "3 the quorum is that of the record", []uint64{8, 9, 10}, nil},
+	{mutant.HedgeStale, "HedgeStale", "7 a replica that has every acknowledged write", []uint64{0}, []string{"outgrow", "slow", "oneway"}},
+	{mutant.HedgeUnsettled, "HedgeUnsettled", "10 linearizable registers", []uint64{0}, []string{"minority", "hedge"}},
 	{mutant.StaleAnswer, "StaleAnswer", "2 an epoch is acquired before it is used", []uint64{8, 9, 10}, []string{"late"}},
 	{mutant.ResumeStale, "ResumeStale", "8 resumable: what changed meanwhile", []uint64{0, 1, 2, 3}, []string{"rebuild", "crash", "kill", "disk"}},
 	{mutant.ResumeOwn, "ResumeOwn", "8 resumable: on both sides", []uint64{0, 1, 2, 3}, []string{"rebuild", "split", "kill", "disk"}},

@@ -172,19 +172,31 @@ func TestRebuildDoesNotCountUntilBegin(t *testing.T) {
 }
 
 func TestForeignOrBrokenExtent(t *testing.T) {
-	other := &disk{}
+	other, rotten, forked := &disk{}, &disk{}, &disk{}
 	member(t, other, 1)
+	for d, meta := range map[*disk]string{
+		rotten: "\x00{",
+		forked: `{"version":1,"volume":"vol","replica":"r0","membership":2,"history":[{"Epoch":3,"First":1},{"Epoch":2,"First":9}]}`,
+	} {
+		member(t, d, 1)
+		if err := d.s.SetMeta([]byte(meta)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, x := range map[string]struct {
 		d    *disk
 		id   Identity
 		code replication.Code
 	}{
-		"another volume's":  {other, Identity{"vol2", "r0"}, replication.ErrForeign},
-		"another replica's": {other, Identity{"vol", "r1"}, replication.ErrForeign},
-		"missing":           {&disk{err: ErrMissing}, Identity{"vol", "r0"}, replication.ErrMissing},
-		"truncated":         {&disk{err: store.ErrTruncated}, Identity{"vol", "r0"}, replication.ErrShort},
-		"newer":             {&disk{err: store.ErrFormat}, Identity{"vol", "r0"}, replication.ErrForeign},
-		"broken":            {&disk{err: errors.New("?")}, Identity{"vol", "r0"}, replication.ErrIO},
+		"another volume's":              {other, Identity{"vol2", "r0"}, replication.ErrForeign},
+		"another replica's":             {other, Identity{"vol", "r1"}, replication.ErrForeign},
+		"missing":                       {&disk{err: ErrMissing}, Identity{"vol", "r0"}, replication.ErrMissing},
+		"truncated":                     {&disk{err: store.ErrTruncated}, Identity{"vol", "r0"}, replication.ErrShort},
+		"newer":                         {&disk{err: store.ErrFormat}, Identity{"vol", "r0"}, replication.ErrForeign},
+		"with a rotten mark":            {&disk{err: store.ErrCorrupt}, Identity{"vol", "r0"}, replication.ErrMedium},
+		"with a rotten record":          {rotten, Identity{"vol", "r0"}, replication.ErrMedium},
+		"with a history that goes back": {forked, Identity{"vol", "r0"}, replication.ErrMedium},
+		"broken":                        {&disk{err: errors.New("?")}, Identity{"vol", "r0"}, replication.ErrIO},
 	} {
 		c := Open(Config{Identity: x.id, Backing: x.d, Run: func(f func()) { f() }})
 		st := c.Describe()

@@ -27,12 +27,13 @@ const testSize = 32 << 20
 
 // copyOf is a replica: a store in memory behind a server that can be stopped.
 type copyOf struct {
-	t    *testing.T
-	id   string
-	addr string
-	s    *memstore.Store
-	slow atomic.Int64 // each read takes this long, ns
-	stop func()
+	t      *testing.T
+	id     string
+	addr   string
+	s      *memstore.Store
+	slow   atomic.Int64 // each read takes this long, ns
+	volume string
+	stop   func()
 }
 
 // slowly is a store whose reads take their time.
@@ -68,7 +69,7 @@ func (c *copyOf) start() {
 	c.addr = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	s := replica.NewServer(replica.Config{Identity: replica.Identity{Volume: "vol", Replica: c.id}, Backing: c})
+	s := replica.NewServer(replica.Config{Identity: replica.Identity{Volume: c.volume, Replica: c.id}, Backing: c})
 	go func() { done <- s.Serve(ctx, l) }()
 	c.stop = sync.OnceFunc(func() {
 		cancel()
@@ -90,7 +91,7 @@ func newSetup(t *testing.T, n int) *setup {
 	s := &setup{record: FileAuthority{Path: filepath.Join(t.TempDir(), "record.json")}, addrs: map[quorum.ReplicaID]string{}}
 	var rec volume.Record
 	for i := range n {
-		c := &copyOf{t: t, id: fmt.Sprintf("r%d", i), addr: "127.0.0.1:0"}
+		c := &copyOf{t: t, id: fmt.Sprintf("r%d", i), addr: "127.0.0.1:0", volume: "vol"}
 		c.start()
 		s.replicas = append(s.replicas, c)
 		s.addrs[quorum.ReplicaID(c.id)] = c.addr

@@ -224,6 +224,11 @@ func (c *Core) onState(p *peer, m replication.Message) {
 		return
 	}
 	p.st = m
+	if c.phase == Fencing && m.History.Last() >= c.rec.Epoch && !mutant.On(mutant.EpochUnswapped) && !mutant.On(mutant.StaleAnswer) {
+		// Nobody has begun this epoch: there was another target of this number.
+		c.superseded(p, m.History.Last())
+		return
+	}
 	switch {
 	case replication.Membership(m.Kind) == replication.Failed:
 		c.fail(p, m.Code, m.Text)

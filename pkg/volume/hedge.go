@@ -119,7 +119,7 @@ func (c *Core) askRead(p *peer, r *Request) {
 }
 
 // earn pays for hedges.
-func (q *reads) earn(n int) { q.credit = min(q.credit+n, hedgeShare*hedgeBurst) }
+func (r *reads) earn(n int) { r.credit = min(r.credit+n, hedgeShare*hedgeBurst) }
 
 // second is the replica that r would be hedged to, nil if there is none.
 func (c *Core) second(r *Request) *peer {
@@ -135,12 +135,12 @@ func (c *Core) second(r *Request) *peer {
 
 // waits returns the reads that wait for their first replica, the oldest first,
 // and forgets the others.
-func (q *reads) waits() []uint64 {
-	q.order = slices.DeleteFunc(q.order, func(id uint64) bool {
-		r := q.sent[id]
-		return r == nil || len(r.asked) != 1
+func (r *reads) waits() []uint64 {
+	r.order = slices.DeleteFunc(r.order, func(id uint64) bool {
+		q := r.sent[id]
+		return q == nil || len(q.asked) != 1
 	})
-	return q.order
+	return r.order
 }
 
 // hedge asks a second replica for the reads that have waited long enough.

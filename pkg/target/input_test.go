@@ -35,7 +35,7 @@ func TestRestoredRecord(t *testing.T) {
 		for range back {
 			tg, end := s.target(t, "t")
 			serving(t, tg, 3)
-			if err := blocktest.Write(tg.Device(), 0, make([]byte, 4096)); err != nil {
+			if err := blocktest.Write(tg.Device(0), 0, make([]byte, 4096)); err != nil {
 				t.Fatal(err)
 			}
 			if err := end(); err != nil {

@@ -49,7 +49,7 @@ func TestRestoredRecord(t *testing.T) {
 				t.Fatalf("%s: it serves", name)
 			}
 		}
-		if err := end(); !errors.Is(err, volume.ErrSuperseded) || !strings.Contains(err.Error(), "old backup") {
+		if err := end(); !errors.Is(err, volume.ErrRecord) || !strings.Contains(err.Error(), "old backup") {
 			t.Errorf("%s: the target ends with %v, status %+v", name, err, tg.Status())
 		}
 	}

@@ -37,7 +37,7 @@ func (f *fault) hit() error {
 }
 
 // Inject makes the nth call of c from now on (1: the next) fail with err. A
-// second Inject for the same call replaces the first.
+// second Inject for the same call replaces the first, with nth 0 by nothing.
 func (s *Store) Inject(c Call, nth int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -348,6 +348,15 @@ func (n *node) makeRoom() {
 	n.full = false
 }
 
+// mend takes back a fault that has not struck.
+func (n *node) mend() {
+	if n.failing && n.up && n.store != nil && n.core.Err() == nil {
+		n.failing = false
+		n.store.Inject(memstore.Apply, 0, store.ErrNoSpace)
+		n.store.Inject(memstore.SetMeta, 0, store.ErrNoSpace)
+	}
+}
+
 // replaceDisk takes all that a replica holds, best of all while it is rebuilt.
 func (w *world) replaceDisk() {
 	n := w.anyNode()
@@ -390,6 +399,7 @@ func (w *world) heal() {
 	for _, n := range w.replicas {
 		n.isolated, n.slow = false, false
 		n.makeRoom()
+		n.mend()
 		clear(n.rot)
 		n.start()
 	}

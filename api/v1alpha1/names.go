@@ -46,7 +46,8 @@ const (
 
 // Ports of a volume's pods and Services.
 const (
-	PortNVMe        = 4420 // target: NVMe/TCP
+	PortNVMe        = 4420 // target: NVMe/TCP, or
+	PortISCSI       = 3260 // iSCSI, see Volume.FrontendPort
 	PortReplication = 4500 // replica
 	PortHealth      = 9500 // both: /healthz, /readyz, /metrics
 )

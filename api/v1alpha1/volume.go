@@ -11,6 +11,8 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.size == oldSelf.size",message="resizing a volume is not supported yet"
 // +kubebuilder:validation:XValidation:rule="!has(self.zones) || size(self.zones) == 0 || self.consistency == 'quorum'",message="zones are for consistency quorum: one and all count replicas wherever they are"
 // +kubebuilder:validation:XValidation:rule="!has(self.minVoters) || self.minVoters <= self.replicas",message="minVoters must not be more than replicas"
+// +kubebuilder:validation:XValidation:rule="self.frontend == oldSelf.frontend",message="frontend cannot change"
+// +kubebuilder:validation:XValidation:rule="self.frontend == 'iscsi' || !has(self.initiators) && !has(self.authenticationSecret)",message="initiators and authenticationSecret are for frontend iscsi: hosts of frontend nvme are those of attachments"
 type VolumeSpec struct {
 	// Size is what the application sees, in bytes; a multiple of 1Mi.
 	// (CEL calls some sizes of hundreds of Ti no integers; those it lets pass.)
@@ -57,6 +59,26 @@ type VolumeSpec struct {
 	// +kubebuilder:validation:Enum=lz4;"off"
 	// +kubebuilder:default=lz4
 	Compression string `json:"compression,omitempty"`
+	// Frontend is what the volume's target speaks. Nodes attach volumes of
+	// nvme (NVMe/TCP); those of iscsi are for the Initiators, outside of pods.
+	// +kubebuilder:validation:Enum=nvme;iscsi
+	// +kubebuilder:default=nvme
+	Frontend string `json:"frontend,omitempty"`
+	// Initiators are the iSCSI names that may log in. A name proves nothing:
+	// set AuthenticationSecret too.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=223
+	// +kubebuilder:validation:items:Pattern=`^(iqn|eui|naa)\.[-.:a-z0-9]+$`
+	Initiators []string `json:"initiators,omitempty"`
+	// AuthenticationSecret names a Secret in the namespace of the volume's
+	// pods with what initiators have to prove (CHAP), under the keys of a
+	// Secret of type kubernetes.io/iscsi-chap: node.session.auth.username and
+	// .password, and with _in behind them what the target proves to them.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	AuthenticationSecret string `json:"authenticationSecret,omitempty"`
 	// Pool names the StoragePool of the replicas; any pool when empty.
 	// +optional
 	// +kubebuilder:validation:MaxLength=50
@@ -150,7 +172,7 @@ type VolumeTarget struct {
 	Node string `json:"node,omitempty"`
 	// Zone of Node; written by the operator.
 	Zone string `json:"zone,omitempty"`
-	// Address is host:port of NVMe/TCP, a Service that outlives the pod;
+	// Address is host:port of the frontend, a Service that outlives the pod;
 	// written by the operator.
 	Address string `json:"address,omitempty"`
 	// Attachment is the ID of the one attachment this target may have hosts
@@ -255,6 +277,20 @@ const (
 // IO containers delete the extents of a Volume; see VolumeReplica.Released.
 const ReasonReleasingExtents = "ReleasingExtents"
 
+// The frontends.
+const (
+	FrontendNVMe  = "nvme"
+	FrontendISCSI = "iscsi"
+)
+
+// FrontendPort is where the volume's target listens.
+func (v *Volume) FrontendPort() int {
+	if v.Spec.Frontend == FrontendISCSI {
+		return PortISCSI
+	}
+	return PortNVMe
+}
+
 // Volume is one replicated block device, the one behind a PersistentVolume of
 // the same name.
 // +kubebuilder:object:root=true
@@ -274,6 +310,8 @@ const ReasonReleasingExtents = "ReleasingExtents"
 // +kubebuilder:printcolumn:name="Change",type=string,priority=1,JSONPath=`.status.change`
 // +kubebuilder:printcolumn:name="Target",type=string,JSONPath=`.status.target.node`
 // +kubebuilder:printcolumn:name="Attached",type=string,JSONPath=`.spec.attachment.node`
+// +kubebuilder:printcolumn:name="Frontend",type=string,priority=1,JSONPath=`.spec.frontend`
+// +kubebuilder:printcolumn:name="Address",type=string,priority=1,JSONPath=`.status.target.address`
 // +kubebuilder:printcolumn:name="Epoch",type=integer,priority=1,JSONPath=`.status.epoch`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.status=="False")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`

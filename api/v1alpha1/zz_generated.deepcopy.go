@@ -259,6 +259,11 @@ func (in *VolumeSpec) DeepCopyInto(out *VolumeSpec) {
 		*out = new(v1.Duration)
 		**out = **in
 	}
+	if in.Initiators != nil {
+		in, out := &in.Initiators, &out.Initiators
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.PoolSelector != nil {
 		in, out := &in.PoolSelector, &out.PoolSelector
 		*out = new(v1.LabelSelector)

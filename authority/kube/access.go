@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -37,20 +38,23 @@ func ParseHostNQN(nqn string) (v1alpha1.VolumeAttachment, error) {
 }
 
 // Admit returns nil when the host is one of the attachment that the Volume
-// names now, and ErrNotAdmitted when it is not; after any other error the host
+// names now, or with frontend iscsi one of its initiators, and ErrNotAdmitted when it is not; after any other error the host
 // may try again. While the API server cannot be asked, what it said last holds, but
 // no new attachment is admitted.
 func (v *Volume) Admit(ctx context.Context, hostNQN string) error {
-	host, err := ParseHostNQN(hostNQN)
-	if err != nil {
-		return fmt.Errorf("volume %s: %w: %w", v.o.Volume, ErrNotAdmitted, err)
-	}
 	obj, err := v.current(ctx)
 	if errors.Is(err, ErrGone) {
 		return fmt.Errorf("volume %s: %w: %w", v.o.Volume, ErrNotAdmitted, err)
 	}
 	if err != nil {
-		return fmt.Errorf("volume %s: cannot tell whether host %s may use it: %w", v.o.Volume, host.Node, err)
+		return fmt.Errorf("volume %s: cannot tell whether host %.*q may use it: %w", v.o.Volume, maxNQN, hostNQN, err)
+	}
+	if obj.Spec.Frontend == v1alpha1.FrontendISCSI {
+		return v.listed(obj, hostNQN)
+	}
+	host, err := ParseHostNQN(hostNQN)
+	if err != nil {
+		return fmt.Errorf("volume %s: %w: %w", v.o.Volume, ErrNotAdmitted, err)
 	}
 	if err := v.mayUse(obj, host); err != nil {
 		return err
@@ -76,6 +80,15 @@ func (v *Volume) current(ctx context.Context) (*v1alpha1.Volume, error) {
 		return nil, err
 	}
 	return v.latest, nil
+}
+
+// listed looks an initiator up: no attachment stands behind it, and nothing
+// fences it but the removal of its name.
+func (v *Volume) listed(obj *v1alpha1.Volume, initiator string) error {
+	if slices.Contains(obj.Spec.Initiators, strings.ToLower(initiator)) {
+		return nil
+	}
+	return fmt.Errorf("volume %s: %w: initiator %.*q is not in spec.initiators", v.o.Volume, ErrNotAdmitted, maxNQN, initiator)
 }
 
 // mayUse compares a host with the Volume's attachment.

@@ -126,6 +126,37 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
+// TestAdmitInitiators: with frontend iscsi it is the list of names that counts,
+// and a change of it has hosts asked about again.
+func TestAdmitInitiators(t *testing.T) {
+	f := newFake()
+	f.edit(func(v *v1alpha1.Volume) {
+		v.Spec.Frontend, v.Spec.Initiators = v1alpha1.FrontendISCSI, []string{"iqn.2026-01.x:a"}
+	})
+	v := open(f, "pod-1", "n0")
+	acquire(t, v)
+	for _, name := range []string{"iqn.2026-01.x:a", "IQN.2026-01.x:A"} {
+		if err := v.Admit(t.Context(), name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"iqn.2026-01.x:b", "", "nqn.2026-01.storage.cask:host:n1:a1"} {
+		if err := v.Admit(t.Context(), name); !errors.Is(err, ErrNotAdmitted) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	changed := v.Changed()
+	f.edit(func(v *v1alpha1.Volume) { v.Spec.Initiators = nil })
+	if err := v.Admit(t.Context(), "iqn.2026-01.x:a"); !errors.Is(err, ErrNotAdmitted) {
+		t.Errorf("taken off the list: %v", err)
+	}
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody is told that the list changed")
+	}
+}
+
 // TestAdmitPublishes: before the first host of an attachment is in, the status
 // says so, so that the operator never thinks that nobody is.
 func TestAdmitPublishes(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -162,7 +163,7 @@ func (v *Volume) observe(obj *v1alpha1.Volume) error {
 	}
 	before := v.latest
 	v.latest = obj.DeepCopy()
-	if before == nil || attachmentID(before) != attachmentID(obj) {
+	if before == nil || attachmentID(before) != attachmentID(obj) || !slices.Equal(before.Spec.Initiators, obj.Spec.Initiators) {
 		v.tellLocked()
 	}
 	v.tellSettingsLocked(before, obj)

@@ -59,6 +59,9 @@ func (o options) identity() uuid.UUID {
 func (p parts) nvme() (frontend, *sessions, error) {
 	s := newSessions(p.target, volume.SubsystemNQN(p.volume), nvmetarget.ErrReplaced)
 	cfg := nvmetarget.Config{Logf: log.Printf, Locate: s.locate}
+	if p.auth != "" {
+		cfg.Authenticate = secrets(p.auth).dhchap
+	}
 	if p.access != nil {
 		cfg.Admit = admitter(p.access, nvmetarget.ErrNotAdmitted)
 	}
@@ -84,7 +87,11 @@ func (p parts) nvme() (frontend, *sessions, error) {
 // iscsi keeps reservations for as long as serving lasts, by ctx.
 func (p parts) iscsi(serving context.Context) (frontend, *sessions, error) {
 	s := newSessions(p.target, volume.NodeName(p.volume), iscsitarget.ErrReplaced)
-	cfg := iscsitarget.Config{Logf: log.Printf, Locate: s.locate}
+	// In a cluster, initiators come by a Service.
+	cfg := iscsitarget.Config{Logf: log.Printf, Locate: s.locate, AdvertiseNone: p.access != nil}
+	if p.auth != "" {
+		cfg.Auth = secrets(p.auth).chap
+	}
 	if p.access != nil {
 		ask := admitter(p.access, iscsitarget.ErrNotAdmitted)
 		cfg.Admit = func(ctx context.Context, initiator, _ string) error { return ask(ctx, initiator) }

@@ -30,6 +30,7 @@ type options struct {
 	replicas, zones   map[quorum.ReplicaID]string
 	frontend          string
 	addr, health      string // of the frontend and of the probes
+	auth              string // folder of secrets
 }
 
 func parse() options {
@@ -41,6 +42,7 @@ func parse() options {
 	o.layoutFlags()
 	flag.Func("frontend", "what hosts speak: nvme (NVMe/TCP, the default) or iscsi", o.setFrontend)
 	flag.StringVar(&o.addr, "listen", "", "address of the frontend (default :4420 for nvme, :3260 for iscsi)")
+	flag.StringVar(&o.auth, "auth", "", "folder with what hosts have to prove, see the README; nothing when empty")
 	flag.StringVar(&o.health, "health", "", "address of /healthz, /readyz and /metrics; none when empty")
 	flag.Parse()
 	o.frontend = cmp.Or(o.frontend, "nvme")

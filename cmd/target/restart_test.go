@@ -3,13 +3,18 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"log"
 	"net"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/cask-storage/cask/pkg/iscsi"
 	"github.com/cask-storage/cask/pkg/iscsi/iscsitest"
+	iscsitarget "github.com/cask-storage/cask/pkg/iscsi/target"
 	"github.com/cask-storage/cask/pkg/nvme"
 	"github.com/cask-storage/cask/pkg/nvme/tcp"
 	"github.com/cask-storage/cask/pkg/quorum"
@@ -163,6 +168,55 @@ func TestReservationsOfInitiators(t *testing.T) {
 	defer stop()
 	if st := command(t, o.login(t, "b"), write, data); st != scsi.Good {
 		t.Errorf("a write past a reservation that was not to be kept: %v", st)
+	}
+}
+
+// TestSecrets: what an initiator has to prove is read at each login; without
+// it nobody gets in, and no line of the log has it.
+func TestSecrets(t *testing.T) {
+	o := newOptions(t, "iscsi")
+	var lines bytes.Buffer
+	log.SetOutput(&lines)
+	o.auth = t.TempDir()
+	login := func() error {
+		s, err := iscsitest.Dial(iscsitest.Options{Addr: o.addr, Node: volume.NodeName(o.volume)})
+		if err == nil {
+			s.Conn.Close()
+		}
+		return err
+	}
+	stop := o.start(t)
+	var refused *iscsitest.LoginError
+	for end := time.Now().Add(20 * time.Second); !errors.As(login(), &refused) && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if refused == nil || refused.Status != iscsi.LoginUnavailable {
+		t.Errorf("without secrets: %v", refused)
+	}
+	for name, content := range map[string]string{chapUser: "alice", chapSecret: "very secret word\n", chapUser + mutual: "cask", chapSecret + mutual: "another secret\n"} {
+		if err := os.WriteFile(filepath.Join(o.auth, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := login(); !errors.As(err, &refused) || refused.Status != iscsi.LoginAuthFailed {
+		t.Errorf("nothing proven: %v", err)
+	}
+	auth, err := secrets(o.auth).chap("i", "node")
+	if err != nil || *auth != (iscsitarget.Auth{User: "alice", Secret: "very secret word", MutualUser: "cask", MutualSecret: "another secret"}) {
+		t.Errorf("%+v, %v", auth, err)
+	}
+	if _, err := secrets(o.auth).dhchap(t.Context(), "h"); err == nil {
+		t.Error("secrets of NVMe hosts out of nothing")
+	}
+	if err := os.WriteFile(filepath.Join(o.auth, chapSecret), make([]byte, maxSecret+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := secrets(o.auth).chap("i", "node"); err == nil {
+		t.Error("a secret beyond the bound was taken")
+	}
+	stop()
+	if text := lines.String(); strings.Contains(text, "secret word") || strings.Contains(text, "another secret") {
+		t.Errorf("the log tells a secret: %s", text)
 	}
 }
 

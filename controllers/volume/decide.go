@@ -188,7 +188,7 @@ func (p *pass) pods() error {
 // services makes the addresses of the volume and keeps them in its status.
 func (p *pass) services() {
 	if svc := p.service(p.settings.TargetService(p.Volume)); svc != nil {
-		p.want.Target.Address = address(svc, v1alpha1.PortNVMe)
+		p.want.Target.Address = address(svc, p.Volume.FrontendPort())
 	}
 	for i := range p.want.Replicas {
 		r := &p.want.Replicas[i]

@@ -1,8 +1,10 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +27,9 @@ const (
 	ParamReplaceAfter = "replaceAfter"
 	ParamDurability   = "durability"
 	ParamCompression  = "compression"
+	ParamFrontend     = "frontend"
+	ParamInitiators   = "initiators"
+	ParamAuth         = "authenticationSecret"
 	ParamPool         = "pool"
 	ParamPoolSelector = "poolSelector"
 )
@@ -33,8 +38,9 @@ const (
 const sidecarPrefix = "csi.storage.k8s.io/"
 
 const (
-	maxReplicas  = 7
-	maxSelectors = 16
+	maxReplicas   = 7
+	maxSelectors  = 16
+	maxInitiators = 32
 )
 
 // Params are a volume's, with defaults filled in.
@@ -46,6 +52,9 @@ type Params struct {
 	ReplaceAfter time.Duration // 0: not said
 	Durability   string
 	Compression  string
+	Frontend     string
+	Initiators   []string // sorted
+	AuthSecret   string
 	Pool         string
 	PoolSelector map[string]string
 }
@@ -66,6 +75,20 @@ var setters = map[string]func(p *Params, value string) error{
 	},
 	ParamDurability:  func(p *Params, v string) error { return oneOf(&p.Durability, v, "flush", "always") },
 	ParamCompression: func(p *Params, v string) error { return oneOf(&p.Compression, v, "lz4", "off") },
+	ParamFrontend: func(p *Params, v string) error {
+		return oneOf(&p.Frontend, v, v1alpha1.FrontendNVMe, v1alpha1.FrontendISCSI)
+	},
+	ParamInitiators: func(p *Params, v string) (err error) {
+		p.Initiators, err = parseInitiators(v)
+		return err
+	},
+	ParamAuth: func(p *Params, v string) error {
+		if errs := validation.IsDNS1123Subdomain(v); len(errs) > 0 {
+			return fmt.Errorf("%q cannot be a Secret's name: %s", v, errs[0])
+		}
+		p.AuthSecret = v
+		return nil
+	},
 	ParamPool: func(p *Params, v string) error {
 		if errs := validation.IsDNS1123Subdomain(v); len(errs) > 0 {
 			return fmt.Errorf("%q cannot be a StoragePool's name: %s", v, errs[0])
@@ -103,7 +126,7 @@ func oneOf(into *string, v string, allowed ...string) error {
 // ParseParams reads the parameters of a StorageClass, and those of a
 // VolumeAttributesClass, which come before them. The error names the parameter.
 func ParseParams(class, attributes map[string]string) (Params, error) {
-	p := Params{Replicas: 3, Consistency: "quorum", Durability: "flush", Compression: "lz4"}
+	p := Params{Replicas: 3, Consistency: "quorum", Durability: "flush", Compression: "lz4", Frontend: v1alpha1.FrontendNVMe}
 	err := p.set(class, source{"StorageClass", slices.Sorted(maps.Keys(setters))})
 	if err == nil {
 		err = p.set(attributes, source{"VolumeAttributesClass", mutable})
@@ -148,6 +171,9 @@ func (p *Params) check() error {
 	if _, err := quorum.LevelOf(p.Consistency, p.Zones); err != nil {
 		return fmt.Errorf("parameters %q and %q: %w", ParamConsistency, ParamZones, err)
 	}
+	if p.Frontend != v1alpha1.FrontendISCSI && (p.AuthSecret != "" || p.Initiators != nil) {
+		return fmt.Errorf("parameters %q and %q are for %s=%s; remove them, or add that", ParamInitiators, ParamAuth, ParamFrontend, v1alpha1.FrontendISCSI)
+	}
 	if p.MinVoters > p.Replicas {
 		return fmt.Errorf("parameter %q: %d voters cannot be had of %d %s", ParamMinVoters, p.MinVoters, p.Replicas, ParamReplicas)
 	}
@@ -156,7 +182,8 @@ func (p *Params) check() error {
 
 // paramsOf are those of a Volume.
 func paramsOf(s *v1alpha1.VolumeSpec) Params {
-	p := Params{Replicas: s.Replicas, Consistency: s.Consistency, Zones: s.Zones, Durability: s.Durability, Compression: s.Compression, Pool: s.Pool}
+	p := Params{Replicas: s.Replicas, Consistency: s.Consistency, Zones: s.Zones, Durability: s.Durability, Compression: s.Compression, Pool: s.Pool,
+		Frontend: cmp.Or(s.Frontend, v1alpha1.FrontendNVMe), Initiators: s.Initiators, AuthSecret: s.AuthenticationSecret}
 	if s.MinVoters != nil {
 		p.MinVoters = *s.MinVoters
 	}
@@ -180,6 +207,27 @@ func (p *Params) into(s *v1alpha1.VolumeSpec) {
 		s.ReplaceAfter = &metav1.Duration{Duration: p.ReplaceAfter}
 	}
 }
+
+var initiatorShape = regexp.MustCompile(`^(iqn|eui|naa)\.[-.:a-z0-9]+$`)
+
+// parseInitiators reads "name,name2".
+func parseInitiators(v string) ([]string, error) {
+	names := strings.Split(v, ",")
+	for i, n := range names {
+		names[i] = strings.TrimSpace(n)
+		if !initiatorShape.MatchString(names[i]) || len(names[i]) > iscsiName {
+			return nil, fmt.Errorf("%q is not an iSCSI name", n)
+		}
+	}
+	slices.Sort(names)
+	if names = slices.Compact(names); len(names) > maxInitiators {
+		return nil, fmt.Errorf("%d initiators, at most %d", len(names), maxInitiators)
+	}
+	return names, nil
+}
+
+// iscsiName is the longest iSCSI name, bytes.
+const iscsiName = 223
 
 // parseSelector reads "k=v,k2=v2".
 func parseSelector(v string) (map[string]string, error) {

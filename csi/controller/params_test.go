@@ -2,6 +2,7 @@ package controller
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,13 @@ func TestParseParams(t *testing.T) {
 	}
 }
 
+func TestParseParamsISCSI(t *testing.T) {
+	p, err := ParseParams(map[string]string{"frontend": "iscsi", "authenticationSecret": "chap", "initiators": "iqn.2026-01.x:b, iqn.2026-01.x:a,iqn.2026-01.x:b"}, nil)
+	if err != nil || p.Frontend != "iscsi" || p.AuthSecret != "chap" || !slices.Equal(p.Initiators, []string{"iqn.2026-01.x:a", "iqn.2026-01.x:b"}) {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 // An error names the parameter, and for an unknown one those that are known.
 func TestParseParamsErrors(t *testing.T) {
 	for _, c := range []struct {
@@ -59,6 +67,11 @@ func TestParseParamsErrors(t *testing.T) {
 		{map[string]string{"poolSelector": "a b=1"}, []string{"label key"}},
 		{map[string]string{"poolSelector": strings.Repeat("a=1,", 20)}, []string{"at most"}},
 		{map[string]string{"pool": "p", "poolSelector": "a=1"}, []string{"exclude"}},
+		{map[string]string{"frontend": "scsi"}, []string{"nvme, iscsi"}},
+		{map[string]string{"initiators": "iqn.2026-01.x:a"}, []string{"frontend=iscsi"}},
+		{map[string]string{"authenticationSecret": "chap"}, []string{"frontend=iscsi"}},
+		{map[string]string{"frontend": "iscsi", "authenticationSecret": "a b"}, []string{"Secret's name"}},
+		{map[string]string{"frontend": "iscsi", "initiators": "host1"}, []string{"iSCSI name"}},
 	} {
 		_, err := ParseParams(c.in, nil)
 		if err == nil {

@@ -32,6 +32,10 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, q *csi.ControllerP
 	if err := s.nodeExists(ctx, q.GetNodeId()); err != nil {
 		return nil, err
 	}
+	if v.Spec.Frontend == v1alpha1.FrontendISCSI {
+		return nil, status.Errorf(codes.FailedPrecondition, "volume %s has frontend iscsi, which nodes cannot attach: it is for initiators outside of pods, "+
+			"at the address that kubectl get volume %s -o wide shows; for pods take a StorageClass without %s=iscsi", v.Name, v.Name, ParamFrontend)
+	}
 	want := v1alpha1.VolumeAttachment{Node: q.GetNodeId(), ReadOnly: q.GetReadonly() || capability.ReadOnly(q.GetVolumeCapability())}
 	if err := s.attach(ctx, v, want); err != nil {
 		return nil, err

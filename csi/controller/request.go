@@ -128,11 +128,14 @@ func (w wanted) object() *v1alpha1.Volume {
 		Size:          *resource.NewQuantity(w.size, resource.BinarySI),
 		Durability:    w.params.Durability,
 		Compression:   w.params.Compression,
+		Frontend:      w.params.Frontend,
+		Initiators:    w.params.Initiators,
 		Pool:          w.params.Pool,
 		PreferredNode: w.preferred,
 		Claim:         w.claim.String(),
 	}
 	w.params.into(&v.Spec)
+	v.Spec.AuthenticationSecret = w.params.AuthSecret
 	if w.params.PoolSelector != nil {
 		v.Spec.PoolSelector = &metav1.LabelSelector{MatchLabels: w.params.PoolSelector}
 	}
@@ -160,6 +163,8 @@ func (w wanted) differs(v *v1alpha1.Volume) string {
 		{ParamReplaceAfter, have.ReplaceAfter.String(), w.params.ReplaceAfter.String()},
 		{ParamDurability, have.Durability, w.params.Durability},
 		{ParamCompression, have.Compression, w.params.Compression},
+		{ParamFrontend, have.Frontend, w.params.Frontend},
+		{ParamAuth, have.AuthSecret, w.params.AuthSecret},
 		{ParamPool, have.Pool, w.params.Pool},
 	} {
 		if c.have != c.want {

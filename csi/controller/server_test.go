@@ -265,6 +265,13 @@ func TestPublish(t *testing.T) {
 	f.wantError(err, codes.FailedPrecondition, "attached to node a", "ReadWriteOnce", "node b")
 }
 
+// TestPublishOfISCSI says what such a volume is for.
+func TestPublishOfISCSI(t *testing.T) {
+	f := newFixture(t, append(nodes(), made(func(v *v1alpha1.Volume) { v.Spec.Frontend = v1alpha1.FrontendISCSI }))...)
+	_, err := f.ControllerPublishVolume(t.Context(), publishRequest("a"))
+	f.wantError(err, codes.FailedPrecondition, "frontend iscsi", "initiators", "StorageClass")
+}
+
 func TestUnpublish(t *testing.T) {
 	f := newFixture(t, append(nodes(), made(nil))...)
 	publish := func(node string) string {

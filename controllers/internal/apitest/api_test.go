@@ -42,7 +42,7 @@ func volumeDefaults(t *testing.T, c client.Client) {
 		t.Fatal(err)
 	}
 	s := v.Spec
-	if s.Replicas != 3 || s.Consistency != "quorum" || s.Durability != "flush" || s.Compression != "lz4" || s.Zones != "" || s.MinVoters != nil || s.ReplaceAfter != nil {
+	if s.Replicas != 3 || s.Consistency != "quorum" || s.Durability != "flush" || s.Compression != "lz4" || s.Zones != "" || s.MinVoters != nil || s.ReplaceAfter != nil || s.Frontend != "nvme" {
 		t.Errorf("defaults are %+v", s)
 	}
 }
@@ -69,6 +69,12 @@ func volumesRefused(t *testing.T, c client.Client) {
 		{"name with a digit first", "starts with a letter", func(v *v1alpha1.Volume) { v.Name = "1st" }},
 		{"name too long", "at most 50", func(v *v1alpha1.Volume) { v.Name = strings.Repeat("x", 51) }},
 		{"name with a dot", "starts with a letter", func(v *v1alpha1.Volume) { v.Name = "a.b" }},
+		{"frontend", "Unsupported value", func(v *v1alpha1.Volume) { v.Spec.Frontend = "scsi" }},
+		{"initiators of nvme", "frontend iscsi", func(v *v1alpha1.Volume) { v.Spec.Initiators = []string{"iqn.2026-01.x:a"} }},
+		{"secret of nvme", "frontend iscsi", func(v *v1alpha1.Volume) { v.Spec.AuthenticationSecret = "s" }},
+		{"initiator without a name", "spec.initiators", func(v *v1alpha1.Volume) {
+			v.Spec.Frontend, v.Spec.Initiators = "iscsi", []string{"host1"}
+		}},
 		{"attachment of nobody", "spec.attachment.node", func(v *v1alpha1.Volume) {
 			v.Spec.Attachment = &v1alpha1.VolumeAttachment{ID: "x"}
 		}},
@@ -94,6 +100,7 @@ func changesRefused(t *testing.T, c client.Client) {
 		{"size", "resizing", func(v *v1alpha1.Volume) { v.Spec.Size = resource.MustParse("2Gi") }},
 		{"durability", "cannot change yet", func(v *v1alpha1.Volume) { v.Spec.Durability = "always" }},
 		{"voters with the replicas", "minVoters must not be more", func(v *v1alpha1.Volume) { v.Spec.Replicas, v.Spec.MinVoters = 1, ptr.To[int32](2) }},
+		{"frontend", "cannot change", func(v *v1alpha1.Volume) { v.Spec.Frontend = "iscsi" }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			changed := v.DeepCopy()

@@ -50,6 +50,29 @@ func TestTarget(t *testing.T) {
 	}
 }
 
+// TestTargetOfISCSI: another port, and the Secret, which the process can read.
+func TestTargetOfISCSI(t *testing.T) {
+	v := volume(1)
+	v.Spec.Frontend, v.Spec.AuthenticationSecret = v1alpha1.FrontendISCSI, "chap"
+	s := DefaultSettings()
+	pod := s.Target(v).Spec.Template.Spec
+	c := pod.Containers[0]
+	for _, want := range []string{"--frontend=iscsi", "--listen=:3260", "--auth=/auth"} {
+		if !slices.Contains(c.Args, want) {
+			t.Errorf("no %s in %q", want, c.Args)
+		}
+	}
+	if m := c.VolumeMounts; len(m) != 1 || m[0].MountPath != "/auth" || !m[0].ReadOnly || m[0].Name != pod.Volumes[0].Name {
+		t.Errorf("mounts %+v", m)
+	}
+	if src := pod.Volumes[0].Secret; src.SecretName != "chap" || *src.DefaultMode != 0o440 || *pod.SecurityContext.FSGroup != *pod.SecurityContext.RunAsGroup {
+		t.Errorf("volume %+v, %+v", src, pod.SecurityContext)
+	}
+	if p := s.TargetService(v).Spec.Ports[0]; p.Port != 3260 || p.TargetPort.StrVal != c.Ports[0].Name {
+		t.Errorf("service port %+v, container port %+v", p, c.Ports[0])
+	}
+}
+
 func TestReplica(t *testing.T) {
 	v := volume(3)
 	d := DefaultSettings().Replica(v, v.Status.Replicas[1], "/data/cask")

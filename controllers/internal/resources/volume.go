@@ -60,9 +60,17 @@ func (s Settings) TargetService(v *v1alpha1.Volume) *corev1.Service {
 		ObjectMeta: s.meta(v, TargetName(v.Name), labels),
 		Spec: corev1.ServiceSpec{
 			Selector: labels,
-			Ports:    []corev1.ServicePort{servicePort("nvme-tcp", v1alpha1.PortNVMe), servicePort("health", v1alpha1.PortHealth)},
+			Ports:    []corev1.ServicePort{servicePort(frontendName(v), int32(v.FrontendPort())), servicePort("health", v1alpha1.PortHealth)},
 		},
 	}
+}
+
+// frontendName is the name of the frontend's port.
+func frontendName(v *v1alpha1.Volume) string {
+	if v.Spec.Frontend == v1alpha1.FrontendISCSI {
+		return "iscsi"
+	}
+	return "nvme-tcp"
 }
 
 // ReplicaService is the address of one replica. A replica that is not ready
@@ -101,6 +109,10 @@ func (s Settings) Target(v *v1alpha1.Volume) *appsv1.Deployment {
 			{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr.To[int64](0)},
 		},
 		Containers: []corev1.Container{s.targetContainer(v)},
+		Volumes:    authVolumes(v),
+	}
+	if len(pod.Volumes) > 0 {
+		pod.SecurityContext.FSGroup = ptr.To[int64](unprivileged) // may read them
 	}
 	d := s.deployment(v, TargetName(v.Name), labels, pod)
 	d.Spec.Template.Spec.Affinity = targetAffinity(v)
@@ -113,8 +125,16 @@ func (s Settings) targetContainer(v *v1alpha1.Volume) corev1.Container {
 		"--authority=kube",
 		"--durability=" + v.Spec.Durability,
 		"--size=" + strconv.FormatInt(v.Spec.Size.Value(), 10),
-		fmt.Sprintf("--listen=:%d", v1alpha1.PortNVMe),
+		fmt.Sprintf("--listen=:%d", v.FrontendPort()),
 		fmt.Sprintf("--health=:%d", v1alpha1.PortHealth),
+	}
+	if v.Spec.Frontend == v1alpha1.FrontendISCSI { // nvme is the default: targets from before this setting stay
+		args = append(args, "--frontend=iscsi")
+	}
+	var mounts []corev1.VolumeMount
+	if v.Spec.AuthenticationSecret != "" {
+		args = append(args, "--auth="+authPath)
+		mounts = append(mounts, corev1.VolumeMount{Name: authVolume, MountPath: authPath, ReadOnly: true})
 	}
 	return corev1.Container{
 		Name:  "target",
@@ -125,12 +145,28 @@ func (s Settings) targetContainer(v *v1alpha1.Volume) corev1.Container {
 			fromField("NODE_NAME", "spec.nodeName"),
 			{Name: "GOMEMLIMIT", Value: strconv.FormatInt(s.TargetLimits.Planned(), 10)},
 		},
-		Ports:           []corev1.ContainerPort{port("nvme-tcp", v1alpha1.PortNVMe), port("health", v1alpha1.PortHealth)},
+		Ports:           []corev1.ContainerPort{port(frontendName(v), int32(v.FrontendPort())), port("health", v1alpha1.PortHealth)},
 		Resources:       s.TargetLimits.requirements(),
 		LivenessProbe:   probe("/healthz", 10, 6),
 		ReadinessProbe:  probe("/readyz", 2, 2),
 		SecurityContext: unprivilegedContainer(),
+		VolumeMounts:    mounts,
 	}
+}
+
+// Where a target finds what initiators have to prove.
+const (
+	authVolume = "auth"
+	authPath   = "/auth"
+)
+
+// authVolumes mounts the Secret, for the process's group only.
+func authVolumes(v *v1alpha1.Volume) []corev1.Volume {
+	if v.Spec.AuthenticationSecret == "" {
+		return nil
+	}
+	return []corev1.Volume{{Name: authVolume, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+		SecretName: v.Spec.AuthenticationSecret, DefaultMode: ptr.To[int32](0o440)}}}}
 }
 
 // targetAffinity prefers the consumer's node, then nodes with a replica.

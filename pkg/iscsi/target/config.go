@@ -25,11 +25,14 @@ type Config struct {
 	// was added is served.
 	Locate func(ctx context.Context, node string) error
 	// Auth returns the credentials an initiator has to prove for a node, nil
-	// when there are none; node is empty for discovery. A nil Auth asks nobody.
-	Auth func(initiator, node string) *Auth
+	// when there are none; node is empty for discovery. After an error, which
+	// must hold no secret, the initiator may try again. A nil Auth asks nobody.
+	Auth func(initiator, node string) (*Auth, error)
 	// Advertise is the host:port in SendTargets; empty is the local address of
-	// the connection that asks.
-	Advertise string
+	// the connection that asks. AdvertiseNone leaves it out: initiators then
+	// take the address that they asked, as behind a Service.
+	Advertise     string
+	AdvertiseNone bool
 	// Logf takes one line for each connection event worth telling; nil drops
 	// them.
 	Logf   func(format string, args ...any)

@@ -21,10 +21,10 @@ func (outsider) admit(_, node string) iscsi.LoginStatus {
 	}
 	return iscsi.LoginNotFound
 }
-func (o outsider) credentials(string, string) *Auth { return o.auth }
-func (outsider) random(b []byte)                    { clear(b) }
-func (outsider) alias(string) string                { return "" }
-func (outsider) tsih(uint16) iscsi.LoginStatus      { return iscsi.LoginNoSession }
+func (o outsider) credentials(string, string) (*Auth, error) { return o.auth, nil }
+func (outsider) random(b []byte)                             { clear(b) }
+func (outsider) alias(string) string                         { return "" }
+func (outsider) tsih(uint16) iscsi.LoginStatus               { return iscsi.LoginNoSession }
 
 // FuzzLogin drives the login state machine with any sequence of requests, each
 // two bytes of flags and length, then text. Nobody gets in without proof.

@@ -36,7 +36,7 @@ type login struct {
 type loginEnv interface {
 	// admit finds the node and asks whether the initiator may use it.
 	admit(initiator, node string) iscsi.LoginStatus
-	credentials(initiator, node string) *Auth
+	credentials(initiator, node string) (*Auth, error)
 	// random fills b with unpredictable bytes.
 	random(b []byte)
 	alias(node string) string
@@ -221,7 +221,10 @@ func (l *login) begin(h *iscsi.Header, in iscsi.Text) error {
 			return refuse(s, "initiator %s is not to use %s", l.initiator, l.node)
 		}
 	}
-	l.auth = l.env.credentials(l.initiator, l.node)
+	var err error
+	if l.auth, err = l.env.credentials(l.initiator, l.node); err != nil {
+		return refuse(iscsi.LoginUnavailable, "the credentials of initiator %s are not to be had: %v", l.initiator, err)
+	}
 	return nil
 }
 

@@ -165,7 +165,7 @@ func TestCHAP(t *testing.T) {
 		"mutual, reflection": {auth, chapInitiator{user: "alice", secret: auth.Secret, algorithms: "5", reflect: true}, iscsi.LoginAuthFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, target.Config{Auth: func(string, string) *target.Auth { return c.auth }}, blocktest.Options{})
+			r := newRig(t, target.Config{Auth: func(string, string) (*target.Auth, error) { return c.auth, nil }}, blocktest.Options{})
 			c.i.t = t
 			proof := ""
 			got := status(t, iscsitest.Options{Addr: r.addr, Node: nodeName, Security: func(a iscsi.Text) iscsi.Text {
@@ -182,7 +182,7 @@ func TestCHAP(t *testing.T) {
 			}
 		})
 	}
-	r := newRig(t, target.Config{Auth: func(string, string) *target.Auth { return oneWay }}, blocktest.Options{})
+	r := newRig(t, target.Config{Auth: func(string, string) (*target.Auth, error) { return oneWay, nil }}, blocktest.Options{})
 	if got := status(t, iscsitest.Options{Addr: r.addr, Node: nodeName}); got != iscsi.LoginAuthFailed {
 		t.Errorf("without a security stage: status %04x", uint16(got))
 	}

@@ -284,7 +284,9 @@ func (c *conn) sendTargets(in iscsi.Text) iscsi.Text {
 			mine := c.sess != nil && c.sess.node.name == name
 			if k.Value == name || k.Value == "" && mine || k.Value == "All" && c.sess == nil {
 				out.Add("TargetName", name)
-				out.Add("TargetAddress", c.t.advertised(c.nc)+","+portalGroupText)
+				if !c.t.cfg.AdvertiseNone {
+					out.Add("TargetAddress", c.t.advertised(c.nc)+","+portalGroupText)
+				}
 			}
 		}
 	}

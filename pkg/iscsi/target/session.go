@@ -166,7 +166,9 @@ func (e env) locate(name string) iscsi.LoginStatus {
 	return iscsi.LoginUnavailable
 }
 
-func (e env) credentials(initiator, name string) *Auth { return e.c.t.cfg.Auth(initiator, name) }
+func (e env) credentials(initiator, name string) (*Auth, error) {
+	return e.c.t.cfg.Auth(initiator, name)
+}
 
 func (e env) alias(name string) string {
 	if nd := e.c.t.lookup(name); nd != nil {

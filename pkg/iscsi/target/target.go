@@ -95,7 +95,7 @@ func New(cfg Config) (*Target, error) {
 		cfg.Admit = func(context.Context, string, string) error { return nil }
 	}
 	if cfg.Auth == nil {
-		cfg.Auth = func(string, string) *Auth { return nil }
+		cfg.Auth = func(string, string) (*Auth, error) { return nil, nil }
 	}
 	t := &Target{cfg: cfg, nodes: map[string]*node{}, sessions: map[sessionKey]*session{},
 		conns: accept.NewGroup[*conn](accept.Config{Name: "iscsi target", Logf: cfg.Logf,

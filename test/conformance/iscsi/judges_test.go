@@ -40,10 +40,10 @@ func TestQemu(t *testing.T) {
 	}
 	auth := &target.Auth{User: "alice", Secret: "alice has a secret"}
 	for name, c := range map[string]struct {
-		auth func(string, string) *target.Auth
+		auth func(string, string) (*target.Auth, error)
 		user string
 	}{
-		"open": {}, "CHAP": {func(string, string) *target.Auth { return auth }, "alice%alice has a secret@"},
+		"open": {}, "CHAP": {func(string, string) (*target.Auth, error) { return auth, nil }, "alice%alice has a secret@"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := fmt.Sprintf("iscsi://%s%s/%s/0", c.user, serve(t, c.auth), nodeName)

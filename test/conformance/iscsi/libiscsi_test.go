@@ -30,7 +30,7 @@ const (
 )
 
 // serve starts a target with a disk in memory and returns host:port.
-func serve(t *testing.T, auth func(initiator, node string) *target.Auth) string {
+func serve(t *testing.T, auth func(initiator, node string) (*target.Auth, error)) string {
 	t.Helper()
 	dev := blocktest.NewMemory(blocktest.Options{Geometry: block.Geometry{Size: 256 << 20}})
 	tg, err := target.New(target.Config{Logf: t.Logf, Auth: auth})

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	iscsitarget "github.com/cask-storage/cask/pkg/iscsi/target"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
+)
+
+// secrets is a folder of secrets, a file for each, as a mounted Secret is. It
+// is read at each login, so a change holds from the next one on. No error and
+// no log line holds what is in it.
+type secrets string
+
+// maxSecret bounds a secret, bytes.
+const maxSecret = 4096
+
+// The files. Those of CHAP are the keys of a Secret of type
+// kubernetes.io/iscsi-chap.
+const (
+	chapUser   = "node.session.auth.username"
+	chapSecret = "node.session.auth.password"
+	mutual     = "_in" // behind them: what the target proves
+	hostKey    = "dhchap.host"
+	ctrlKey    = "dhchap.controller"
+)
+
+// read returns a secret; one that is not there is empty.
+func (s secrets) read(name string) (string, error) {
+	f, err := os.Open(filepath.Join(string(s), name))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b := make([]byte, maxSecret+1)
+	n, err := f.Read(b)
+	if n > maxSecret {
+		return "", fmt.Errorf("%s has more than %d bytes", name, maxSecret)
+	}
+	if n == 0 && err != nil {
+		return "", fmt.Errorf("%s is empty", name)
+	}
+	return strings.TrimRight(string(b[:n]), "\n"), nil
+}
+
+// all reads several, in order.
+func (s secrets) all(names ...string) ([]string, error) {
+	var out []string
+	var errs []error
+	for _, n := range names {
+		v, err := s.read(n)
+		out, errs = append(out, v), append(errs, err)
+	}
+	return out, errors.Join(errs...)
+}
+
+// chap is what an initiator has to prove: without a password nobody can.
+// Discovery, which tells names only, asks nobody.
+func (s secrets) chap(_, node string) (*iscsitarget.Auth, error) {
+	if node == "" {
+		return nil, nil
+	}
+	v, err := s.all(chapUser, chapSecret, chapUser+mutual, chapSecret+mutual)
+	if err == nil && (v[0] == "" || v[1] == "") {
+		err = fmt.Errorf("%s has no %s and %s", string(s), chapUser, chapSecret)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &iscsitarget.Auth{User: v[0], Secret: v[1], MutualUser: v[2], MutualSecret: v[3]}, nil
+}
+
+// dhchap is the same for NVMe.
+func (s secrets) dhchap(context.Context, string) (dhchap.Secrets, error) {
+	v, err := s.all(hostKey, ctrlKey)
+	if err == nil && v[0] == "" {
+		err = fmt.Errorf("%s has no %s", string(s), hostKey)
+	}
+	if err != nil {
+		return dhchap.Secrets{}, err
+	}
+	return dhchap.Secrets{Host: v[0], Controller: v[1]}, nil
+}

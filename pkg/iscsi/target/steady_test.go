@@ -5,9 +5,11 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/cask-storage/cask/pkg/accept/accepttest"
 	"github.com/cask-storage/cask/pkg/block/blocktest"
 	"github.com/cask-storage/cask/pkg/iscsi"
 	"github.com/cask-storage/cask/pkg/iscsi/iscsitest"
@@ -82,23 +84,31 @@ func (s *sink) Write(b []byte) (int, error) {
 func TestIdleMemory(t *testing.T) {
 	const n = 100
 	r := newRig(t, target.Config{Limits: target.Limits{Connections: n, Sessions: n}}, blocktest.Options{})
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	held := make([]net.Conn, 0, n)
-	for i := range n {
+	accepttest.Idle(t, n, 128<<10, func(i int) net.Conn {
 		s, err := iscsitest.Dial(iscsitest.Options{Addr: r.addr, Node: nodeName, ISID: byte(i)})
 		must(t, err)
-		held = append(held, s.Conn)
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	per := (int64(after.HeapAlloc+after.StackInuse) - int64(before.HeapAlloc+before.StackInuse)) / n
-	t.Logf("%d bytes for an idle session", per)
-	if per > 128<<10 {
-		t.Errorf("%d bytes for an idle session", per)
-	}
-	for _, c := range held {
-		c.Close()
-	}
+		return s.Conn
+	})
+}
+
+// TestStrangers: ten thousand connections that say nothing, half of something,
+// or lie about a length cost bounded memory, and an initiator still gets in.
+func TestStrangers(t *testing.T) {
+	const most = 128
+	r := newRig(t, target.Config{Limits: target.Limits{Connections: most}}, blocktest.Options{})
+	login := make([]byte, iscsi.HeaderSize)
+	login[0], login[1] = byte(iscsi.OpLogin)|iscsi.FlagImmediate, 0x87
+	long := slices.Clone(login)
+	long[5], long[6], long[7] = 0xff, 0xff, 0xff // 16 MiB of text
+	some := slices.Clone(login)
+	some[6] = 0x20 // 8 KiB of text, of which nothing comes
+	accepttest.Flood{Addr: r.addr, Openings: [][]byte{nil, login[:20], long, some, []byte("GET / HTTP/1.1\r\n\r\n")},
+		PerConn: 64 << 10, Most: most + most/4 + 1}.Run(t)
+	eventually(t, "an initiator gets in", func() bool {
+		s, err := iscsitest.Dial(iscsitest.Options{Addr: r.addr, Node: nodeName})
+		if err != nil {
+			return false
+		}
+		return s.Conn.Close() == nil
+	})
 }

@@ -88,6 +88,11 @@ vm-nvme: ## Debian's kernel against the NVMe/TCP target, in a VM: three to ten m
 	@hack/setup.sh --vm
 	go test -tags conformance -run TestKernel -count 1 -timeout 20m -v ./test/conformance/nvme
 
+.PHONY: vm-iscsi
+vm-iscsi: ## Debian's kernel and open-iscsi against the iSCSI target, in a VM: three to ten minutes
+	@hack/setup.sh --vm
+	go test -tags conformance -run TestKernel -count 1 -timeout 20m -v ./test/conformance/iscsi
+
 .PHONY: bench-nvme
 bench-nvme: ## the NVMe/TCP target beside tgtd, on memory: two minutes
 	@hack/setup.sh --vm

@@ -18,7 +18,7 @@ JUDGES=(zfsutils-linux e2fsprogs xfsprogs fio fuse3 jq spin)
 ISCSI=(libiscsi-bin qemu-utils qemu-block-extra tshark)
 PACKAGES=("${BUILD[@]}" "${CLUSTER[@]}" "${IMAGES[@]}" "${JUDGES[@]}" "${ISCSI[@]}")
 # A kernel with modules runs in qemu; busybox, kmod and cpio make its initramfs.
-VM=(qemu-system-x86 busybox-static kmod cpio xz-utils nvme-cli tshark tgt libiscsi-bin)
+VM=(qemu-system-x86 busybox-static kmod cpio xz-utils nvme-cli sg3-utils jq tshark tgt libiscsi-bin)
 
 missing_packages() {
   comm -23 <(printf '%s\n' "${PACKAGES[@]}" | sort) \

@@ -33,6 +33,9 @@ func (f Flood) Run(t testing.TB) int64 {
 	if f.N == 0 {
 		f.N = 10_000
 	}
+	if testing.Short() {
+		f.N = min(f.N, 1000)
+	}
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil || lim.Cur < uint64(f.N+2*f.Most+100) {
 		t.Skipf("%d open files are the limit here (%v)", lim.Cur, err)

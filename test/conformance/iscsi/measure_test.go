@@ -23,6 +23,7 @@ import (
 	"github.com/cask-storage/cask/pkg/block/blocktest"
 	"github.com/cask-storage/cask/pkg/iscsi/iscsitest"
 	"github.com/cask-storage/cask/pkg/iscsi/target"
+	"github.com/cask-storage/cask/test/conformance/vmtest"
 )
 
 var (
@@ -33,6 +34,7 @@ var (
 // serveEnv makes this test binary a target process.
 const serveEnv = "CASK_TEST_SERVE_ISCSI"
 
+// TestMain is a target when it is told to be: of TestMeasure or of TestKernel.
 func TestMain(m *testing.M) {
 	if os.Getenv(serveEnv) != "" {
 		if err := serveProcess(); err != nil {
@@ -41,7 +43,8 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	var s settings
+	vmtest.Main(m, &s, func() error { return s.serve() })
 }
 
 // serveProcess serves a disk in memory until its standard input ends.

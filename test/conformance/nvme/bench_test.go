@@ -19,6 +19,7 @@ import (
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/nvme"
 	"github.com/cask-storage/cask/pkg/nvme/host"
+	"github.com/cask-storage/cask/test/conformance/vmtest"
 )
 
 // load is one kind of I/O.
@@ -60,7 +61,9 @@ func TestThroughput(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(shm) })
-	ours := start(t, settings{NQN: subNQN, File: filepath.Join(shm, "ours"), Size: benchSize, Room: benchSize, Listen: freePort(t), First: 1, Port: 1, State: nvme.ANAOptimized})
+	addr := vmtest.FreePort(t)
+	ours := vmtest.Start(t, addr, settings{NQN: subNQN, Disk: vmtest.Disk{File: filepath.Join(shm, "ours"), Size: benchSize, Room: benchSize},
+		Listen: addr, First: 1, Port: 1, State: nvme.ANAOptimized})
 	theirs := startTgtd(t, filepath.Join(shm, "theirs"))
 	for _, l := range loads {
 		var a, b []result
@@ -107,9 +110,9 @@ func cpuOf(t *testing.T, pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-func runOurs(t *testing.T, p *process, l load) result {
+func runOurs(t *testing.T, p *vmtest.Process, l load) result {
 	t.Helper()
-	d, err := host.Attach(t.Context(), host.Config{Addr: p.s.Listen, SubsystemNQN: subNQN, HostNQN: "nqn.2026-01.storage.cask:host:bench", HostID: nvme.UUID{7}})
+	d, err := host.Attach(t.Context(), host.Config{Addr: p.Addr, SubsystemNQN: subNQN, HostNQN: "nqn.2026-01.storage.cask:host:bench", HostID: nvme.UUID{7}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +120,7 @@ func runOurs(t *testing.T, p *process, l load) result {
 	var mu sync.Mutex
 	var took []time.Duration
 	var wg sync.WaitGroup
-	cpu, begin := cpuOf(t, p.cmd.Process.Pid), time.Now()
+	cpu, begin := cpuOf(t, p.PID()), time.Now()
 	for w := range l.depth {
 		wg.Go(func() {
 			mine := l.worker(t, d, w, begin.Add(each))
@@ -128,7 +131,7 @@ func runOurs(t *testing.T, p *process, l load) result {
 	}
 	wg.Wait()
 	n := len(took)
-	r := result{iops: float64(n) / time.Since(begin).Seconds(), cpu: (cpuOf(t, p.cmd.Process.Pid) - cpu) / time.Duration(n)}
+	r := result{iops: float64(n) / time.Since(begin).Seconds(), cpu: (cpuOf(t, p.PID()) - cpu) / time.Duration(n)}
 	slices.Sort(took)
 	r.p99 = took[n*99/100]
 	return r
@@ -169,7 +172,7 @@ func startTgtd(t *testing.T, file string) *tgtd {
 	if err := os.WriteFile(file, make([]byte, benchSize), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	x := &tgtd{addr: freePort(t)}
+	x := &tgtd{addr: vmtest.FreePort(t)}
 	control := strconv.Itoa(os.Getpid() % 30000)
 	cmd := exec.Command("tgtd", "-f", "-C", control, "--iscsi", "portal="+x.addr)
 	if err := cmd.Start(); err != nil {

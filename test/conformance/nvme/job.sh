@@ -1,39 +1,11 @@
-# job.sh: what the kernel and nvme-cli do in the VM; TestKernel puts the ports
-# before it. Lines "OK …" and "FAIL …" are the verdict, "@@ …" asks the test.
+# job.sh: what the kernel and nvme-cli do in the VM; TestKernel puts the words of
+# vmtest and the ports before it.
 # shellcheck shell=bash disable=SC2154
-HOST=10.0.2.2
 DISK=/dev/nvme0n1
 
-step() { echo "## $* [$(cut -d' ' -f1 /proc/uptime) s]"; }
-check() {
-  local name=$1 out rc
-  shift
-  out=$("$@" 2>&1)
-  rc=$?
-  if [ $rc = 0 ]; then echo "OK $name"; else
-    echo "FAIL $name: $rc"
-    echo "$out" | tail -8
-  fi
-}
-refused() { # NAME TEXT COMMAND…: it fails, and says TEXT
-  local name=$1 text=$2 out
-  shift 2
-  if out=$("$@" 2>&1); then echo "FAIL $name: it succeeded"; elif grep -qiE "$text" <<<"$out"; then echo "OK $name"; else echo "FAIL $name: $out"; fi
-}
-same() { if [ "$2" = "$3" ]; then echo "OK $1"; else echo "FAIL $1: $2, want $3"; fi; }
-wait_for() { # NAME COMMAND…: until it is true, for 20 s
-  local name=$1 i
-  shift
-  for i in $(seq 100); do
-    if "$@" >/dev/null 2>&1; then echo "OK $name" && return; fi
-    sleep 0.2
-  done
-  echo "FAIL $name"
-}
 join() { nvme connect -t tcp -a $HOST -n "$NQN" -c 1 -l 600 "$@" && udev; }
 udev() { for _ in $(seq 50); do [ -b $DISK ] && return; sleep 0.2; done; return 1; }
 leave() { nvme disconnect-all; for _ in $(seq 50); do [ -b $DISK ] || return 0; sleep 0.2; done; }
-fio_verify() { fio --name=v --directory=/mnt --size=24m --bs=4k --rw=randwrite --ioengine=libaio --iodepth=16 --direct=1 --verify=crc32c --do_verify=1 --fallocate=none --group_reporting; }
 
 for m in crc32c sha256_generic dh_generic ffdhe nvme-tcp ext4; do modprobe $m 2>/dev/null; done
 mkdir -p /etc/nvme
@@ -141,7 +113,7 @@ nvme list-subsys
 same "one disk" "$(ls -d /sys/block/nvme[0-9]n1 | wc -l)" 1
 states() { cat /sys/block/nvme*c*n1/ana_state | sort | tr '\n' ' '; }
 same "states" "$(states)" "non-optimized optimized "
-fio --name=flip --filename=$DISK --rw=randwrite --bs=4k --size=32m --ioengine=libaio --iodepth=8 --direct=1 --verify=crc32c --do_verify=1 --verify_backlog=256 --time_based --runtime=12 --output-format=json >/tmp/flip.json 2>/tmp/flip.err &
+fio_load flip 12 &
 FIO=$!
 sleep 3
 echo "@@ flip"
@@ -150,19 +122,18 @@ sleep 3
 echo "@@ flip back"
 wait $FIO
 same "fio through two flips" $? 0
-longest() { jq '[.jobs[0].write.clat_ns.max, .jobs[0].read.clat_ns.max] | max / 1e6 | floor' "$1"; }
-echo "## ANA flip: longest I/O $(longest /tmp/flip.json) ms"
+echo "## ANA flip: longest I/O $(longest flip) ms"
 nvme disconnect-all
 leave
 
 step "kill the target under load"
 check "connect" join -s "$PORT_A" -i 2 -k 5
-fio --name=kill --filename=$DISK --rw=randwrite --bs=4k --size=32m --ioengine=libaio --iodepth=8 --direct=1 --verify=crc32c --do_verify=1 --verify_backlog=256 --time_based --runtime=15 --output-format=json >/tmp/kill.json 2>/tmp/kill.err &
+fio_load kill 15 &
 FIO=$!
 echo "@@ kill"
 wait $FIO
 same "fio through the kill" $? 0
-echo "## target killed, started again after 1 s: longest I/O $(longest /tmp/kill.json) ms, reconnect delay 1 s"
+echo "## target killed, started again after 1 s: longest I/O $(longest kill) ms, reconnect delay 1 s"
 leave
 same "the kernel saw no errors but those asked for" "$(dmesg | grep -E 'I/O error|I/O Error|BUG:|WARNING:|Oops' | head -3)" ""
 dmesg | grep -i nvme | tail -12

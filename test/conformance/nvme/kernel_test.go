@@ -3,10 +3,8 @@
 package nvme
 
 import (
-	"bufio"
 	_ "embed"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/nvme"
 	"github.com/cask-storage/cask/pkg/nvme/dhchap"
+	"github.com/cask-storage/cask/test/conformance/vmtest"
 )
 
 //go:embed job.sh
@@ -35,150 +34,85 @@ const (
 // The job asks on its console for what only this side can do. CASK_CAPTURE is
 // where to keep what was captured.
 func TestKernel(t *testing.T) {
-	dir := t.TempDir()
 	shm, err := os.MkdirTemp("/dev/shm", "cask-conformance-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(shm) })
 	base := settings{
-		NQN: subNQN, File: filepath.Join(shm, "disk"), Size: 192 << 20, Room: 256 << 20,
-		Listen: freePort(t), First: 1, Port: 1, State: nvme.ANAOptimized, Keep: filepath.Join(dir, "reservations"),
+		NQN: subNQN, Disk: vmtest.Disk{File: filepath.Join(shm, "disk"), Size: 192 << 20, Room: 256 << 20},
+		Listen: vmtest.FreePort(t), First: 1, Port: 1, State: nvme.ANAOptimized, Keep: filepath.Join(shm, "reservations"),
 	}
 	second := base
-	second.Listen, second.First, second.Port, second.State = freePort(t), 101, 2, nvme.ANANonOptimized
+	second.Listen, second.First, second.Port, second.State = vmtest.FreePort(t), 101, 2, nvme.ANANonOptimized
 	closed := base
-	closed.NQN, closed.Listen, closed.File = subNQN+"-closed", freePort(t), filepath.Join(shm, "closed")
+	closed.NQN, closed.Listen, closed.Disk.File = subNQN+"-closed", vmtest.FreePort(t), filepath.Join(shm, "closed")
 	closed.Secrets = dhchap.Secrets{Host: hostSecret, Controller: ctrlSecret}
-	g := &guest{t: t, a: start(t, base), b: start(t, second), least: 30}
-	start(t, closed)
+	p := &paths{t: t, as: &base, bs: &second}
+	p.a, p.b = vmtest.Start(t, base.Listen, p.as), vmtest.Start(t, second.Listen, p.bs)
+	vmtest.Start(t, closed.Listen, closed)
 	vars := fmt.Sprintf("PORT_A=%s PORT_B=%s PORT_C=%s NQN=%s HOST_SECRET=%s CTRL_SECRET=%s\n",
-		portOf(base.Listen), portOf(second.Listen), portOf(closed.Listen), subNQN, hostSecret, ctrlSecret)
-	if err := os.WriteFile(filepath.Join(dir, "job"), []byte(vars+job), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	capture := filepath.Join(dir, "kernel.pcap")
-	g.run(dir, capture)
+		vmtest.Port(base.Listen), vmtest.Port(second.Listen), vmtest.Port(closed.Listen), subNQN, hostSecret, ctrlSecret)
+	g := vmtest.Guest{T: t, Job: vars + job, Ask: p.ask, Least: 30}
+	capture := g.Run()
 	dissect(t, capture, base.Listen, second.Listen, closed.Listen)
-	if keep := os.Getenv("CASK_CAPTURE"); keep != "" {
-		if err := os.Rename(capture, keep); err != nil {
-			t.Error(err)
-		}
-	}
+	vmtest.Keep(t, capture)
+}
+
+// paths are the two targets that the guest may ask something of.
+type paths struct {
+	t      *testing.T
+	a, b   *vmtest.Process
+	as, bs *settings
 }
 
 // TestKernelLoss: Debian's kernel, with a file system mounted, is told that the
 // subsystem was replaced. No flush succeeds from then on, and a new connection
 // by the new name goes on with what was flushed.
 func TestKernelLoss(t *testing.T) {
-	dir := t.TempDir()
 	shm, err := os.MkdirTemp("/dev/shm", "cask-conformance-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(shm) })
-	base := settings{NQN: subNQN, File: filepath.Join(shm, "disk"), Size: 64 << 20, Room: 64 << 20,
-		Listen: freePort(t), First: 1, Port: 1, State: nvme.ANAOptimized}
-	g := &guest{t: t, a: start(t, base), least: 14}
+	base := settings{NQN: subNQN, Disk: vmtest.Disk{File: filepath.Join(shm, "disk"), Size: 64 << 20, Room: 64 << 20},
+		Listen: vmtest.FreePort(t), First: 1, Port: 1, State: nvme.ANAOptimized}
+	p := &paths{t: t, as: &base, a: vmtest.Start(t, base.Listen, &base)}
 	functions, _, ok := strings.Cut(job, "\nstep discovery")
 	if !ok {
 		t.Fatal("job.sh does not begin as expected")
 	}
-	vars := fmt.Sprintf("PORT_A=%s NQN=%s\n", portOf(base.Listen), subNQN)
-	if err := os.WriteFile(filepath.Join(dir, "job"), []byte(vars+functions+"\n"+lossJob), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	g.run(dir, filepath.Join(dir, "kernel.pcap"))
-}
-
-func portOf(addr string) string {
-	_, port, _ := net.SplitHostPort(addr)
-	return port
-}
-
-// guest is the VM and what it may ask for.
-type guest struct {
-	t    *testing.T
-	a, b *process
-	ok   int
-	done bool
-	// least is how many checks there are at least.
-	least int
-}
-
-func (g *guest) run(dir, capture string) {
-	t := g.t
-	cmd := exec.Command("../../../hack/vm/run", dir)
-	cmd.Env = append(os.Environ(), "VM_NETDEV=-object filter-dump,id=dump,netdev=net,file="+capture)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
-	lines := bufio.NewScanner(out)
-	for lines.Scan() && !g.done {
-		g.line(strings.TrimRight(lines.Text(), "\r"))
-	}
-	if !g.done {
-		t.Errorf("the VM ended early")
-	}
-	t.Logf("%d checks passed", g.ok)
-	if g.ok < g.least {
-		t.Errorf("only %d checks", g.ok)
-	}
-}
-
-func (g *guest) line(line string) {
-	word, rest, _ := strings.Cut(line, " ")
-	switch word {
-	case "OK":
-		g.ok++
-		g.t.Log(line)
-	case "FAIL":
-		g.t.Error(line)
-	case "@@":
-		g.t.Log(line)
-		g.ask(rest)
-	case "VM-DONE":
-		g.done = true
-	default:
-		g.t.Log("  |", line)
-	}
+	vars := fmt.Sprintf("PORT_A=%s NQN=%s\n", vmtest.Port(base.Listen), subNQN)
+	g := vmtest.Guest{T: t, Job: vars + functions + "\n" + lossJob, Ask: p.ask, Least: 14}
+	g.Run()
 }
 
 // ask does what the guest asks for.
-func (g *guest) ask(what string) {
+func (p *paths) ask(what string) {
 	switch what {
 	case "grow":
-		g.a.tell(fmt.Sprint("resize ", 224<<20))
-		g.b.tell(fmt.Sprint("resize ", 224<<20))
-		g.a.s.Size, g.b.s.Size = 224<<20, 224<<20
+		p.a.Tell(fmt.Sprint("resize ", 224<<20))
+		p.b.Tell(fmt.Sprint("resize ", 224<<20))
+		p.as.Disk.Size, p.bs.Disk.Size = 224<<20, 224<<20
 	case "flip": // the second path takes over
-		g.a.tell(fmt.Sprint("ana ", int(nvme.ANAUnreachable)))
-		g.b.tell(fmt.Sprint("ana ", int(nvme.ANAOptimized)))
+		p.a.Tell(fmt.Sprint("ana ", int(nvme.ANAUnreachable)))
+		p.b.Tell(fmt.Sprint("ana ", int(nvme.ANAOptimized)))
 	case "flip back":
-		g.b.tell(fmt.Sprint("ana ", int(nvme.ANAUnreachable)))
-		g.a.tell(fmt.Sprint("ana ", int(nvme.ANAOptimized)))
+		p.b.Tell(fmt.Sprint("ana ", int(nvme.ANAUnreachable)))
+		p.a.Tell(fmt.Sprint("ana ", int(nvme.ANAOptimized)))
 	case "kill": // with a second of nothing
 		go func() { // owner: the test, which outlives it: the job waits for its effect
 			time.Sleep(3 * time.Second)
-			g.a.kill()
+			p.a.Kill()
 			time.Sleep(time.Second)
-			g.a.start()
+			p.a.Restart()
 		}()
 	case "lose":
-		g.a.tell("lose")
+		p.a.Tell("lose")
 	case "add subsystem":
-		g.a.tell("add 1")
+		p.a.Tell("add 1")
 	default:
-		g.t.Errorf("the guest asks for %q", what)
+		p.t.Errorf("the guest asks for %q", what)
 	}
 }
 
@@ -192,7 +126,7 @@ func dissect(t *testing.T, file string, addrs ...string) {
 	run := func(filter string) int {
 		args := []string{"-r", file, "-o", "nvme-tcp.check_hdgst:TRUE", "-o", "nvme-tcp.check_ddgst:TRUE", "-Y", filter}
 		for _, a := range addrs {
-			args = append(args, "-d", "tcp.port=="+portOf(a)+",nvme-tcp")
+			args = append(args, "-d", "tcp.port=="+vmtest.Port(a)+",nvme-tcp")
 		}
 		out, err := exec.Command(tshark, args...).Output()
 		if err != nil {

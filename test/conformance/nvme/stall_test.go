@@ -13,6 +13,7 @@ import (
 	"github.com/cask-storage/cask/pkg/block/blocktest"
 	"github.com/cask-storage/cask/pkg/nvme"
 	"github.com/cask-storage/cask/pkg/nvme/host"
+	"github.com/cask-storage/cask/test/conformance/vmtest"
 )
 
 // TestRestartStall kills the target's process under our host library, starts it
@@ -24,8 +25,10 @@ func TestRestartStall(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(shm) })
-	p := start(t, settings{NQN: subNQN, File: filepath.Join(shm, "disk"), Size: 64 << 20, Room: 64 << 20, Listen: freePort(t), First: 1, Port: 1, State: nvme.ANAOptimized})
-	d, err := host.Attach(t.Context(), host.Config{Addr: p.s.Listen, SubsystemNQN: subNQN, HostNQN: "nqn.2026-01.storage.cask:host:stall", HostID: nvme.UUID{8}})
+	addr := vmtest.FreePort(t)
+	p := vmtest.Start(t, addr, settings{NQN: subNQN, Disk: vmtest.Disk{File: filepath.Join(shm, "disk"), Size: 64 << 20, Room: 64 << 20},
+		Listen: addr, First: 1, Port: 1, State: nvme.ANAOptimized})
+	d, err := host.Attach(t.Context(), host.Config{Addr: addr, SubsystemNQN: subNQN, HostNQN: "nqn.2026-01.storage.cask:host:stall", HostID: nvme.UUID{8}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,8 +44,8 @@ func TestRestartStall(t *testing.T) {
 	for range 5 {
 		time.Sleep(time.Second)
 		begin := time.Now()
-		p.kill()
-		p.start()
+		p.Kill()
+		p.Restart()
 		up := time.Since(begin)
 		if err := blocktest.Do(d, &block.Request{Op: block.OpWrite, Extent: block.Extent{Off: off, Len: 4096}, Bufs: [][]byte{make([]byte, 4096)}}); err != nil {
 			t.Fatal(err)

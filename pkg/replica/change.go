@@ -2,7 +2,6 @@ package replica
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
@@ -34,7 +33,7 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 	if mutant.On(mutant.MarkApart) {
 		ops = markFirst(ops)
 	}
-	if err := c.store.Apply(c.possible(ops)); err != nil {
+	if err := c.store.Apply(ops); err != nil {
 		c.setFailed(fmt.Errorf("apply operations %d to %d: %w", c.applied+1, next-1, err))
 		reply(c.state())
 		return false
@@ -46,21 +45,6 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 	}
 	c.acknowledge(ms, reply)
 	return true
-}
-
-// possible is what a replica does of ops: none that is rebuilt takes a snapshot,
-// for its content is that of no place in the history.
-func (c *Core) possible(ops []store.Op) []store.Op {
-	if c.rec.Membership != replication.Rebuilding || mutant.On(mutant.SnapshotRebuilding) {
-		return ops
-	}
-	ops = slices.Clone(ops)
-	for i := range ops {
-		if ops[i].Kind == store.Snapshot {
-			ops[i] = store.Op{Kind: store.Unmap, Seq: ops[i].Seq}
-		}
-	}
-	return ops
 }
 
 // markFirst splits each operation in two: its mark, then its data.
@@ -108,6 +92,10 @@ func (c *Core) operation(m *replication.Message) (store.Op, bool) {
 	if m.Type == replication.Copy {
 		op.Seq = 0
 		return op, c.rec.Membership == replication.Rebuilding
+	}
+	// What is rebuilt has the content of no place in the history.
+	if op.Kind == store.Snapshot && c.rec.Membership == replication.Rebuilding && !mutant.On(mutant.SnapshotRebuilding) {
+		return op, false
 	}
 	// A member applies only what it has recorded the epoch of.
 	return op, c.rec.Membership == replication.Rebuilding || c.rec.History.Last() == m.Epoch

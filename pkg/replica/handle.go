@@ -91,6 +91,8 @@ func (c *Core) one(conn ConnID, m *replication.Message, reply Reply) bool {
 		return c.copied(m, reply)
 	case replication.Changed:
 		c.changed(m, reply)
+	case replication.Settle:
+		return c.settle(m, reply)
 	case replication.Snapshots:
 		c.snapshots(m.ID, reply)
 	case replication.Flush:

@@ -30,7 +30,8 @@ func (c *Core) rebuild(m *replication.Message, reply Reply) bool {
 	if c.rec.Membership == replication.Rebuilding {
 		most = c.rec.Base
 	}
-	if m.Base > most || !c.resumes(m) {
+	kept, bad := m.SnapshotList()
+	if m.Base > most || !c.resumes(m) || bad != nil {
 		return c.bad(m, reply)
 	}
 	c.rec.Membership, c.rec.Base, c.rec.Suspect, c.rec.History = replication.Rebuilding, m.Base, false, m.History
@@ -40,7 +41,7 @@ func (c *Core) rebuild(m *replication.Message, reply Reply) bool {
 		err = c.persist()
 	}
 	if err == nil {
-		err = c.store.Apply([]store.Op{{Kind: store.Rebase, Seq: m.Seq, Base: m.Base}})
+		err = c.store.Apply(append([]store.Op{{Kind: store.Rebase, Seq: m.Seq, Base: m.Base}}, c.others(kept)...))
 	}
 	if err != nil {
 		c.setFailed(fmt.Errorf("start of the rebuild: %w", err))

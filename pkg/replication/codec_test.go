@@ -27,6 +27,7 @@ func samples() []Message {
 		{Type: Apply, Epoch: 4, Seq: 902, Kind: uint8(store.Snapshot), Bufs: [][]byte{[]byte("daily-1")}},
 		{Type: Apply, Epoch: 4, Seq: 903, Kind: uint8(store.DropSnapshot), Base: 902},
 		{Type: Snapshots, Epoch: 4, ID: 10},
+		{Type: Settle, Epoch: 4, ID: 11, Seq: 904, History: h, Bufs: [][]byte{[]byte("daily-2")}},
 		{Type: SnapshotList, ID: 10, Seq: 903, Bufs: [][]byte{EncodeSnapshots(someSnapshots)}},
 	}
 }

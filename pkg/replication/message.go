@@ -24,8 +24,9 @@
 // (u16 length, bytes), history (u16 count, 16 bytes each), extents (u32 count,
 // 16 bytes each), promised, tail, size, floor and mark (u64 each).
 //
-// The data of an operation Snapshot is its name. That of a SnapshotList is, for
-// each: seq, size (u64 each), name (u8 length, bytes).
+// The data of an operation Snapshot, and of Settle, is its name. That of a
+// SnapshotList, and of Rebuild (those the source has), is for each: seq, size
+// (u64 each), name (u8 length, bytes).
 //
 // # Concurrency
 //
@@ -87,12 +88,13 @@ const (
 
 	Snapshots    // → SnapshotList
 	SnapshotList // of the Snapshots ID, at Seq or later
+	Settle       // request: the content is that of Seq-1 of History, take the snapshot Seq, which is common → Done
 	typeCount    = iota + 1
 )
 
 var typeNames = [...]string{"?", "Hello", "Format", "Adopt", "Begin", "Apply", "Flush", "Read", "Tail", "Ping",
 	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Turn", "Copied",
-	"Snapshots", "SnapshotList"}
+	"Snapshots", "SnapshotList", "Settle"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) {
@@ -104,7 +106,7 @@ func (t Type) String() string {
 // hasMeta says which types carry the meta part.
 func (t Type) hasMeta() bool {
 	switch t {
-	case Hello, Format, Adopt, Begin, Rebuild, State, Refused, Done, Extents:
+	case Hello, Format, Adopt, Begin, Rebuild, Settle, State, Refused, Done, Extents:
 		return true
 	}
 	return false

@@ -25,6 +25,14 @@ func EncodeSnapshots(list []store.SnapshotInfo) []byte {
 	return b
 }
 
+// SnapshotList is what a SnapshotList or a Rebuild carries.
+func (m *Message) SnapshotList() ([]store.SnapshotInfo, error) {
+	if len(m.Bufs) == 0 {
+		return nil, nil
+	}
+	return DecodeSnapshots(m.Bufs[0])
+}
+
 // DecodeSnapshots reads the data of a SnapshotList.
 func DecodeSnapshots(b []byte) ([]store.SnapshotInfo, error) {
 	c := &cursor{b: b}

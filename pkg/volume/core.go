@@ -188,7 +188,8 @@ type Core struct {
 	log    backlog
 	tail   tailing
 
-	waiting []*Request // writes not issued
+	snapped history.Seq // the last snapshot, or drop of one, numbered by this target
+	waiting []*Request  // writes not issued
 	uncom   window
 	reads   reads
 	hedges  uint64 // reads that were hedged

@@ -13,17 +13,18 @@ import (
 type peerState uint8
 
 const (
-	down       peerState = iota // not connected
-	connected                   // connected, not yet spoken to in this epoch
-	greeting                    // Hello sent
-	heard                       // has promised; st is what it said
-	joining                     // receives what it missed, up to Begin
-	synced                      // has all, counts
-	rebuilding                  // receives blocks; does not count
-	failed                      // said why it cannot
+	down        peerState = iota // not connected
+	connected                    // connected, not yet spoken to in this epoch
+	greeting                     // Hello sent
+	heard                        // has promised; st is what it said
+	joining                      // receives what it missed, up to Begin
+	synced                       // has all, counts
+	rebuilding                   // receives blocks; does not count
+	backfilling                  // receives blocks of a snapshot, and no operations
+	failed                       // said why it cannot
 )
 
-var peerStateNames = [...]string{"down", "connected", "greeting", "heard", "joining", "synced", "rebuilding", "failed"}
+var peerStateNames = [...]string{"down", "connected", "greeting", "heard", "joining", "synced", "rebuilding", "backfilling", "failed"}
 
 func (s peerState) String() string { return peerStateNames[s] }
 
@@ -127,7 +128,7 @@ func (c *Core) lose(p *peer, why string) {
 	if rb := c.rebuild; rb != nil {
 		if rb.to == p {
 			c.rebuild = nil
-		} else if rb.from == p && rb.to.state != rebuilding {
+		} else if rb.from == p && rb.to.state != rebuilding && rb.to.state != backfilling {
 			c.rebuild = nil
 		} else if rb.from == p {
 			rb.lostSource()
@@ -300,6 +301,5 @@ func (c *Core) onDone(p *peer, m replication.Message) {
 			return
 		}
 		c.rebuild.stableID = 0
-		c.giveUp(c.rebuild)
 	}
 }

@@ -90,7 +90,9 @@ func (c *Core) unsettledFor(r *Request, seq history.Seq) bool {
 func (c *Core) onData(p *peer, m replication.Message) {
 	r := c.answered(p, m.ID)
 	if r == nil {
-		if c.rebuild != nil {
+		if c.rebuild != nil && m.Type == replication.SnapshotList {
+			c.chooseLeg(p, m)
+		} else if c.rebuild != nil {
 			c.chunkRead(p, m)
 		}
 		return

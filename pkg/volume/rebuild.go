@@ -9,6 +9,7 @@ import (
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
 )
 
 // rebuild brings one replica up to date by blocks: those that changed, on
@@ -22,6 +23,8 @@ type rebuild struct {
 	base     history.Seq
 	resume   resumption
 	start    history.Seq // the stream begins after it
+	held     held
+	leg      leg
 	lists    [listKinds]list
 	todo     []block.Extent // nil until all lists are there
 	planned  bool
@@ -49,7 +52,7 @@ type chunk struct {
 
 // copying reports whether a write to e must wait for a chunk.
 func (c *Core) copying(e block.Extent) bool {
-	return c.rebuild != nil && !mutant.On(mutant.NoChunkLock) && slices.ContainsFunc(c.rebuild.chunks, func(k *chunk) bool {
+	return c.rebuild != nil && c.rebuild.leg.to.Seq == 0 && !mutant.On(mutant.NoChunkLock) && slices.ContainsFunc(c.rebuild.chunks, func(k *chunk) bool {
 		return k.state != copying && k.extent.Overlaps(e)
 	})
 }
@@ -57,7 +60,7 @@ func (c *Core) copying(e block.Extent) bool {
 // lostSource takes back what the source was asked.
 func (rb *rebuild) lostSource() {
 	rb.from = nil
-	rb.lists[theirs].id, rb.lists[theirsLow].id = 0, 0
+	rb.leg.listID, rb.lists[theirs].id, rb.lists[theirsLow].id = 0, 0, 0
 	for _, k := range rb.chunks {
 		if k.state == reading {
 			k.state = draining
@@ -71,13 +74,17 @@ func (c *Core) advanceRebuild() {
 		c.startRebuild()
 	}
 	rb := c.rebuild
-	if rb == nil || rb.to.begin != 0 || rb.to.state != rebuilding {
+	if rb == nil || rb.to.begin != 0 || rb.turnID != 0 || rb.stableID != 0 || !rb.lists[own].have {
 		return
 	}
 	if rb.from == nil {
 		rb.from = c.source()
 	}
 	if rb.from == nil {
+		return
+	}
+	if !rb.leg.chosen {
+		c.askSnapshots(rb)
 		return
 	}
 	if rb.from.acked >= rb.start {
@@ -129,14 +136,18 @@ func (c *Core) onTurn(m replication.Message) {
 }
 
 // giveUp has the replica stop being a member: what it may be the other copy of
-// is stable on the source by now, and what it did alone is known.
-func (c *Core) giveUp(rb *rebuild) {
-	if rb.turnID != 0 || rb.stableID != 0 || !rb.lists[own].have {
-		return
+// is stable on the source by now, and what it did alone is known. Of the
+// snapshots that it has it keeps those of the list.
+func (c *Core) giveUp(rb *rebuild, list []store.SnapshotInfo) {
+	rb.start, rb.to.state, rb.lists[mine].id = c.last, rebuilding, c.id()
+	if rb.leg.to.Seq != 0 {
+		rb.start, rb.to.state = rb.leg.to.Seq-1, backfilling
 	}
-	rb.start, rb.lists[mine].id = c.last, c.id()
-	rb.to.state, rb.to.sent, rb.to.acked = rebuilding, c.last, c.last
+	rb.to.sent, rb.to.acked = rb.start, rb.start
 	m := replication.Message{Type: replication.Rebuild, ID: rb.lists[mine].id, Base: rb.base, Seq: rb.start, History: c.hist}
+	if b := replication.EncodeSnapshots(list); len(b) > 0 {
+		m.Bufs = [][]byte{b}
+	}
 	if !rb.resume.diverged || mutant.On(mutant.ResumeInTwo) {
 		m.Extent.Len, m.Floor = rb.resume.copied, rb.resume.floor
 	}
@@ -190,12 +201,16 @@ func (c *Core) copyChunks(rb *rebuild) {
 		rb.chunks = append(rb.chunks, k)
 	}
 	for _, k := range rb.chunks {
-		if k.state == draining && c.settledAt(rb.from, k.extent) {
+		if k.state == draining && (rb.leg.to.Seq != 0 || c.settledAt(rb.from, k.extent)) {
 			k.state, k.id = reading, c.id()
-			c.send(rb.from, replication.Message{Type: replication.Read, ID: k.id, Extent: k.extent})
+			c.send(rb.from, replication.Message{Type: replication.Read, ID: k.id, Extent: k.extent, Base: rb.leg.to.Seq})
 		}
 	}
-	if (len(rb.chunks) == 0 || mutant.On(mutant.BeginEarly)) && len(rb.todo) == 0 {
+	switch {
+	case len(rb.todo) > 0:
+	case rb.leg.to.Seq != 0:
+		c.settle(rb)
+	case len(rb.chunks) == 0 || mutant.On(mutant.BeginEarly):
 		c.beginPeer(rb.to)
 	}
 }
@@ -217,6 +232,10 @@ func (c *Core) chunkRead(p *peer, m replication.Message) {
 		if k.state != reading || k.id != m.ID || p != rb.from {
 			continue
 		}
+		if m.Code == replication.ErrNoSnapshot {
+			c.reset(rb.to, goneSnapshot)
+			return
+		}
 		if m.Code != replication.OK || uint64(m.DataLen()) != k.extent.Len {
 			c.fail(rb.to, m.Code, fmt.Sprintf("it could not be rebuilt: replica %s failed to read %v: %v", p.id, k.extent, m.Code))
 			return
@@ -235,8 +254,12 @@ func (c *Core) chunkRead(p *peer, m replication.Message) {
 // copied notes that a chunk has arrived.
 func (c *Core) copied(m replication.Message) {
 	rb := c.rebuild
-	if m.ID == rb.noteID {
+	switch m.ID {
+	case rb.noteID:
 		rb.noteID = 0
+		return
+	case rb.leg.settleID:
+		rb.settled()
 		return
 	}
 	for i, k := range rb.chunks {

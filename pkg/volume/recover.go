@@ -114,7 +114,7 @@ func position(p *peer) history.Position {
 // chosen makes the best replica's history this epoch's.
 func (c *Core) chosen(best *peer, unclean string) {
 	c.unclean, c.fencedAt, c.sole = unclean, c.now, true
-	c.last, c.commit = best.st.Seq, best.st.Seq
+	c.last, c.commit, c.snapped = best.st.Seq, best.st.Seq, 0
 	c.hist = extend(best.st.History, history.Entry{Epoch: c.rec.Epoch, First: c.last + 1})
 	low := c.last
 	for _, p := range c.voters {

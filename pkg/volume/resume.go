@@ -62,7 +62,11 @@ func (c *Core) ask(p *peer, k listKind, since history.Seq) {
 		return
 	}
 	l.id = c.id()
-	c.send(p, replication.Message{Type: replication.Changed, ID: l.id, Base: since})
+	m := replication.Message{Type: replication.Changed, ID: l.id, Base: since}
+	if p == rb.from {
+		m.Seq = rb.leg.to.Seq
+	}
+	c.send(p, m)
 }
 
 // listed reports whether all lists have come.
@@ -79,14 +83,15 @@ func (c *Core) onExtents(p *peer, m replication.Message) {
 	if k < 0 || m.ID == 0 {
 		return
 	}
+	if m.Code == replication.ErrNoSnapshot {
+		c.reset(rb.to, goneSnapshot)
+		return
+	}
 	if m.Code != replication.OK {
 		c.fail(rb.to, m.Code, fmt.Sprintf("replica %s cannot list what changed: %s", p.id, m.Text))
 		return
 	}
 	rb.lists[k].have, rb.lists[k].extents = true, m.Extents
-	if listKind(k) == own { //nolint:gosec // below listKinds
-		c.giveUp(rb)
-	}
 }
 
 // plan unites the lists: up to where an earlier rebuild came what changed

@@ -38,11 +38,7 @@ func (r *Request) take(m replication.Message) bool {
 	case m.Code != replication.OK:
 		return false
 	case r.Op == OpListSnapshots && m.Type == replication.SnapshotList:
-		var b []byte
-		if len(m.Bufs) > 0 {
-			b = m.Bufs[0]
-		}
-		list, err := replication.DecodeSnapshots(b)
+		list, err := m.SnapshotList()
 		r.Snapshots = list
 		return err == nil
 	case r.Op == block.OpRead && m.Type == replication.Data:

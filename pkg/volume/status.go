@@ -64,7 +64,7 @@ func (c *Core) describe(p *peer) ReplicaStatus {
 		r.State, r.Reason = "Offline", "NotConnected"
 	case synced:
 		r.State, r.Reason = "InSync", "InSync"
-	case rebuilding:
+	case rebuilding, backfilling:
 		r.State, r.Reason = "Rebuilding", "CopyingBlocks"
 		if rb := c.rebuild; rb != nil && rb.to == p {
 			r.Done, r.Total = rb.copied, rb.total

@@ -96,6 +96,7 @@ func (c *Core) number(r *Request) {
 	c.uncom.ops++
 	c.uncom.bytes += e.size()
 	c.log.append(e)
+	c.noteSnapshot(&e)
 }
 
 // pump sends a peer all it has not been sent.

@@ -70,6 +70,12 @@ const (
 
 	// Snapshots.
 	SnapshotRebuilding // a replica that is rebuilt takes snapshots of what it has
+	SnapshotsForgotten // a rebuild leaves out the source's snapshots
+	SnapshotsKept      // a rebuilt replica keeps snapshots that the source has dropped
+	SnapshotUnlisted   // a rebuild does not look whether its list of snapshots is still true
+	SnapshotLost       // a rebuilt replica does not get back what only its own tail had dropped
+	SettleEarly        // a rebuilt replica takes a snapshot before its last chunk has arrived
+
 	// Sessions after a loss (pkg/volume, session.go).
 	SessionKept      // reopened from the best copy, hosts go on as if nothing had been lost
 	SessionInMemory  // the record does not say that sessions are over

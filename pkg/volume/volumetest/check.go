@@ -2,6 +2,7 @@ package volumetest
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/cask-storage/cask/pkg/volume"
 )
@@ -83,6 +84,9 @@ func (w *world) checkIdentical() {
 		}
 		if i == 0 {
 			copy(want, got)
+		}
+		if a, b := ns[0].store.Snapshots(), n.store.Snapshots(); !slices.Equal(a, b) {
+			w.fail(Identical, "replica %s has snapshots %v and %s %v", ns[0].id, a, n.id, b)
 		}
 		if !bytes.Equal(want, got) {
 			for b := range blocks {

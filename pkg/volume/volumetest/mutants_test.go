@@ -70,6 +70,11 @@ var mutants = []struct {
 	{mutant.WaitingKept, "WaitingKept", "6 a new session is required after a loss", []uint64{5}, []string{"power"}},
 	{mutant.SnapshotRebuilding, "SnapshotRebuilding", "10 snapshots are exact prefixes", nil, nil},
 	{mutant.DenialTaken, "DenialTaken", "5 compare-and-swap under the epoch", []uint64{8, 9, 10}, nil},
+	{mutant.SnapshotsForgotten, "SnapshotsForgotten", "8 full resync copies snapshots", nil, nil},
+	{mutant.SnapshotsKept, "SnapshotsKept", "8 full resync copies snapshots", nil, nil},
+	{mutant.SnapshotUnlisted, "SnapshotUnlisted", "8 full resync copies snapshots", nil, nil},
+	{mutant.SnapshotLost, "SnapshotLost", "4 diverged tails are found", nil, nil},
+	{mutant.SettleEarly, "SettleEarly", "10 snapshots are exact prefixes", nil, nil},
 }
 
 const row = "%-17s %-50s %-9s %-13s %s\n"

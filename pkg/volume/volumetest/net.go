@@ -25,6 +25,7 @@ type conn struct {
 	t      *target
 	n      *node
 	open   bool // for the target
+	over   bool // the node knows that it has ended
 	ended  bool // by the node
 	life   int  // of the node when it was made
 	toNode pipe
@@ -66,6 +67,7 @@ func (w *world) nodeHangsUp(k *conn) {
 // nodeHears has the node learn, a little later, that k is over.
 func (w *world) nodeHears(k *conn) {
 	w.after(w.between(0, 100*ms), func() {
+		k.over = true
 		if k.n.up && k.n.life == k.life {
 			k.n.core.Ended(k.replyConn())
 		}

@@ -210,6 +210,9 @@ func (n *node) handle(k *conn, m replication.Message) {
 	if !ok {
 		w.nodeHangsUp(k)
 	}
+	if k.over { // a server says so after the last message
+		n.core.Ended(k.replyConn())
+	}
 	switch err := n.core.Err(); {
 	case err == nil:
 	case n.failing:

@@ -62,13 +62,13 @@ func (c *client) snapped(q *volume.Request, call volume.Time) {
 func (c *client) listed(list []store.SnapshotInfo, call volume.Time) {
 	w := c.w
 	for _, x := range list {
-		if s := w.snap(x.Name); s.dropped != 0 && s.dropped < call && !s.again && !w.rebuilt() {
+		if s := w.snap(x.Name); s.dropped != 0 && s.dropped < call && !s.again {
 			w.fail(Snapshots, "client %d still finds %v, which was dropped", c.id, x)
 		}
 	}
 	for i := range w.snaps {
 		s := &w.snaps[i]
-		if s.ret != 0 && s.ret < call && !s.doomed && !named(list, s.name) && !w.rebuilt() {
+		if s.ret != 0 && s.ret < call && !s.doomed && !named(list, s.name) {
 			w.fail(Snapshots, "client %d misses %s, which was acknowledged", c.id, s.name)
 		}
 	}
@@ -79,11 +79,6 @@ func (c *client) listed(list []store.SnapshotInfo, call volume.Time) {
 		c.flush++
 		c.issue(-c.flush, &volume.Request{Op: volume.OpDropSnapshot, Name: x.Name, Base: x.Seq})
 	}
-}
-
-// rebuilt reports whether a replica may lack snapshots because it was rebuilt.
-func (w *world) rebuilt() bool {
-	return slices.ContainsFunc(w.replicas, func(n *node) bool { return n.rebuilds > 0 })
 }
 
 func named(list []store.SnapshotInfo, name string) bool {
@@ -117,23 +112,14 @@ func (s *shadow) applySnapshot(o numbered) {
 
 // checkSnapshots compares a member's snapshots with those of its history.
 func (w *world) checkSnapshots(n *node) {
-	for _, x := range n.store.Snapshots() {
-		i := slices.IndexFunc(n.shadow.snaps, func(s shadowSnap) bool { return s.SnapshotInfo == x })
-		if i < 0 {
-			if n.rebuilds == 0 {
-				w.fail(Prefix, "%s at operation %d has snapshot %v, which its history has not: %v", n.id, n.shadow.seq, x, infos(n.shadow.snaps))
-			}
-			continue
-		}
-		if got := w.snapshotContent(n, x.Seq); got != n.shadow.snaps[i].content {
-			w.fail(Prefix, "%s has snapshot %v with content %v, not %v", n.id, x, got, n.shadow.snaps[i].content)
-		}
-	}
-	if n.rebuilds > 0 {
+	if got, want := n.store.Snapshots(), infos(n.shadow.snaps); !slices.Equal(got, want) {
+		w.fail(Prefix, "%s at operation %d has snapshots %v, its history %v", n.id, n.shadow.seq, got, want)
 		return
 	}
-	if got := n.store.Snapshots(); len(got) != len(n.shadow.snaps) {
-		w.fail(Prefix, "%s at operation %d has snapshots %v, its history %v", n.id, n.shadow.seq, got, infos(n.shadow.snaps))
+	for _, x := range n.shadow.snaps {
+		if got := w.snapshotContent(n, x.Seq); got != x.content {
+			w.fail(Prefix, "%s has snapshot %v with content %v, not %v", n.id, x, got, x.content)
+		}
 	}
 }
 
@@ -148,21 +134,18 @@ func (w *world) snapshotContent(n *node, seq history.Seq) content {
 // checkTaken: what was acknowledged and never dropped is there at the end, and
 // is a state that the volume was in meanwhile.
 func (w *world) checkTaken() {
+	n := w.inUse()[0]
+	list := n.store.Snapshots()
 	for _, s := range w.snaps {
 		if s.ret == 0 || s.doomed {
 			continue
 		}
-		for _, n := range w.inUse() {
-			list := n.store.Snapshots()
-			i := slices.IndexFunc(list, func(x store.SnapshotInfo) bool { return x.Name == s.name })
-			if i >= 0 {
-				w.readAll(s, w.snapshotContent(n, list[i].Seq))
-				break
-			}
-			if n.rebuilds == 0 {
-				w.fail(Snapshots, "%s lacks %s, which was acknowledged at %.3f ms", n.id, s.name, float64(s.ret)/1e6)
-			}
+		i := slices.IndexFunc(list, func(x store.SnapshotInfo) bool { return x.Name == s.name })
+		if i < 0 {
+			w.fail(Snapshots, "%s lacks %s, which was acknowledged at %.3f ms", n.id, s.name, float64(s.ret)/1e6)
+			return
 		}
+		w.readAll(s, w.snapshotContent(n, list[i].Seq))
 	}
 }
 

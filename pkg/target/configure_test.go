@@ -18,7 +18,7 @@ import (
 // more starts another replica, which is no voter yet.
 func (s *setup) more(t *testing.T) {
 	t.Helper()
-	c := &copyOf{t: t, id: fmt.Sprintf("r%d", len(s.replicas)), addr: "127.0.0.1:0"}
+	c := &copyOf{t: t, id: fmt.Sprintf("r%d", len(s.replicas)), addr: "127.0.0.1:0", volume: "vol"}
 	c.start()
 	s.replicas = append(s.replicas, c)
 	s.addrs[quorum.ReplicaID(c.id)] = c.addr

@@ -65,6 +65,9 @@ func (c *Core) one(conn ConnID, m *replication.Message, reply Reply) bool {
 	if m.Type == replication.Hello {
 		return c.hello(conn, m, reply)
 	}
+	if m.Type == replication.Fetch {
+		return c.fetch(m, reply)
+	}
 	if !c.obeyed(conn, m, reply) {
 		return false
 	}
@@ -85,6 +88,8 @@ func (c *Core) one(conn ConnID, m *replication.Message, reply Reply) bool {
 		return c.begin(m, reply)
 	case replication.Rebuild:
 		return c.rebuild(m, reply)
+	case replication.Pull:
+		return c.pull(conn, m, reply)
 	case replication.Turn:
 		c.takeTurn(m, reply)
 	case replication.Copied:

@@ -55,6 +55,8 @@ type Config struct {
 	Backing Backing
 	// Run carries out work that may block; it may return before or after.
 	Run func(func())
+	// Peers may be nil: rebuilds then go through the target.
+	Peers Peers
 	// Turns may be nil: no bound.
 	Turns Turns
 	// Logf may be nil.
@@ -69,6 +71,7 @@ type Core struct {
 	store store.Store // nil when Blank or Failed
 	rec   record
 	tail  tail
+	pulls int    // under way
 	turn  func() // gives back the turn to be rebuilt; nil: none is held
 	fail  replication.Code
 	text  string

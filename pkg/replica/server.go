@@ -32,6 +32,7 @@ type Server struct {
 	core  *Core
 	tasks chan func()
 	logf  func(string, ...any)
+	peers peers
 
 	conns *accept.Group[*conn]
 	last  ConnID // given in Group.Open, one at a time
@@ -50,13 +51,19 @@ func (c *conn) Settled() bool { return c.greeted.Load() }
 // Abort closes the socket; the reader finds out.
 func (c *conn) Abort() { c.nc.Close() }
 
-// NewServer opens the replica; cfg.Run is the Server's own.
+// NewServer opens the replica; cfg.Run and cfg.Peers are the Server's own.
 func NewServer(cfg Config) *Server {
 	s := &Server{tasks: make(chan func(), 256), logf: cfg.Logf}
 	if s.logf == nil {
 		s.logf = func(string, ...any) {}
 	}
 	s.conns = accept.NewGroup[*conn](accept.Config{Name: "replica", Logf: s.logf, Most: maxConns})
+	s.peers.locked = func(f func()) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		f()
+	}
+	cfg.Peers = &s.peers
 	cfg.Run = func(f func()) { s.tasks <- f }
 	s.core = Open(cfg)
 	s.logf("open: %v", s.core)
@@ -78,6 +85,7 @@ func (s *Server) Describe() string {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.peers.start(ctx)
 	var wg, pool sync.WaitGroup
 	for range workers {
 		pool.Go(func() { // ends when Serve closes tasks
@@ -93,6 +101,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	err := s.conns.Serve(ctx, l, accept.Handler[*conn]{Open: s.open, Run: s.serve})
 	cancel()
 	wg.Wait()
+	s.peers.close()
 	close(s.tasks)
 	pool.Wait()
 	failed := s.core.Err()

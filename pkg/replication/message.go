@@ -34,6 +34,7 @@
 package replication
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/cask-storage/cask/pkg/block"
@@ -89,12 +90,15 @@ const (
 	Snapshots    // → SnapshotList
 	SnapshotList // of the Snapshots ID, at Seq or later
 	Settle       // request: the content is that of Seq-1 of History, take the snapshot Seq, which is common → Done
-	typeCount    = iota + 1
+
+	Pull      // request: fetch Extent from Replica at Text, which has all up to Seq, and apply it as a Copy → Done
+	Fetch     // request of one replica to another: Extent, as the target of Epoch counts on it at Seq → Data (none: zeroes)
+	typeCount = iota + 1
 )
 
 var typeNames = [...]string{"?", "Hello", "Format", "Adopt", "Begin", "Apply", "Flush", "Read", "Tail", "Ping",
 	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Turn", "Copied",
-	"Snapshots", "SnapshotList", "Settle"}
+	"Snapshots", "SnapshotList", "Settle", "Pull", "Fetch"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) {
@@ -106,7 +110,7 @@ func (t Type) String() string {
 // hasMeta says which types carry the meta part.
 func (t Type) hasMeta() bool {
 	switch t {
-	case Hello, Format, Adopt, Begin, Rebuild, Settle, State, Refused, Done, Extents:
+	case Hello, Format, Adopt, Begin, Rebuild, Settle, State, Refused, Done, Extents, Pull, Fetch:
 		return true
 	}
 	return false
@@ -130,10 +134,11 @@ const (
 	ErrBusy            // the extent is in use by another process
 	ErrTurn            // the replica's host rebuilds enough others
 	ErrNoSnapshot      // the snapshot is not there
+	ErrPeer            // another replica cannot be reached
 )
 
 var codeNames = [...]string{"OK", "BadRequest", "MediumError", "NoSpace", "IOError", "TailGone", "ExtentMissing",
-	"ExtentTruncated", "ForeignExtent", "CorruptRecord", "ExtentInUse", "WaitsForTurn", "NoSuchSnapshot"}
+	"ExtentTruncated", "ForeignExtent", "CorruptRecord", "ExtentInUse", "WaitsForTurn", "NoSuchSnapshot", "PeerUnreachable"}
 
 // String is the code as a CamelCase reason.
 func (c Code) String() string {
@@ -255,4 +260,20 @@ func (m *Message) String() string {
 		s += " " + m.Code.String() + " " + m.Text
 	}
 	return s
+}
+
+// Zero reports whether b is all zeroes: such content travels without data.
+func Zero(b []byte) bool {
+	for len(b) >= 8 {
+		if binary.LittleEndian.Uint64(b) != 0 {
+			return false
+		}
+		b = b[8:]
+	}
+	for _, x := range b {
+		if x != 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -223,6 +223,9 @@ func (t *Target) perform() {
 	for _, a := range t.core.Take() {
 		switch a.Kind {
 		case volume.ActSend:
+			if src := t.links[quorum.ReplicaID(a.Msg.Replica)]; a.Msg.Type == replication.Pull && src != nil {
+				a.Msg.Text = src.addr
+			}
 			if l := t.links[a.To]; l != nil {
 				l.send(a.Conn, a.Msg)
 			}

@@ -78,6 +78,7 @@ type Timing struct {
 	Grace        Time // recovery waits this long for replicas it could do without
 	UncleanGrace Time // the same before a recovery that may lose unflushed writes
 	Retry        Time // between attempts at what failed
+	Pull         Time // a replica that fetches a chunk from another for this long is cut off
 	Evict        Time // a voter that holds I/O up is kept this long
 }
 
@@ -85,7 +86,7 @@ type Timing struct {
 func DefaultTiming() Timing {
 	const ms = Time(time.Millisecond)
 	return Timing{Lease: 1500 * ms, LeaseWait: 1650 * ms, Ping: 400 * ms, Dead: 4000 * ms,
-		Grace: 300 * ms, UncleanGrace: 8000 * ms, Retry: 1000 * ms, Evict: 2000 * ms}
+		Grace: 300 * ms, UncleanGrace: 8000 * ms, Retry: 1000 * ms, Evict: 2000 * ms, Pull: 3000 * ms}
 }
 
 // Phase is where a target is on its way to serving.
@@ -406,6 +407,7 @@ func (c *Core) Tick(now Time) {
 		for _, p := range c.peers {
 			c.tickPeer(p)
 		}
+		c.tickPulls()
 	}
 	c.noteSynced()
 	c.hedge()

@@ -52,6 +52,7 @@ type peer struct {
 	read    latency // of its answers to reads
 	reading int     // reads that it has not answered
 
+	noPull bool // its fetches took too long: rebuilds go through the target
 	turnAt Time // its host is busy with other rebuilds: ask again then
 
 	reason  replication.Code

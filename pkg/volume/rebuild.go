@@ -34,6 +34,8 @@ type rebuild struct {
 	copied   uint64
 	noted    uint64 // of copied, when the replica last noted it
 	noteID   uint64 // of the Copied under way
+	probeID  uint64 // of the first Pull, of nothing
+	pulls    bool   // it was answered: to fetches from from
 }
 
 type chunkState uint8
@@ -42,24 +44,26 @@ const (
 	draining chunkState = iota // waits for earlier writes to it to reach the source
 	reading                    // locked: being read from the source
 	copying                    // sent; the stream keeps the order from here
+	pulling                    // locked: the replica fetches it from the source
 )
 
 type chunk struct {
 	extent block.Extent
 	state  chunkState
-	id     uint64 // of the Read, then of the Copy
+	id     uint64 // of the Read, then of the Copy; or of the Pull
+	at     Time   // when pulled
 }
 
 // copying reports whether a write to e must wait for a chunk.
 func (c *Core) copying(e block.Extent) bool {
 	return c.rebuild != nil && c.rebuild.leg.to.Seq == 0 && !mutant.On(mutant.NoChunkLock) && slices.ContainsFunc(c.rebuild.chunks, func(k *chunk) bool {
-		return k.state != copying && k.extent.Overlaps(e)
+		return k.state != copying && !(k.state == pulling && mutant.On(mutant.PullUnlocked)) && k.extent.Overlaps(e)
 	})
 }
 
 // lostSource takes back what the source was asked.
 func (rb *rebuild) lostSource() {
-	rb.from = nil
+	rb.from, rb.pulls, rb.probeID = nil, false, 0
 	rb.leg.listID, rb.lists[theirs].id, rb.lists[theirsLow].id = 0, 0, 0
 	for _, k := range rb.chunks {
 		if k.state == reading {
@@ -78,10 +82,10 @@ func (c *Core) advanceRebuild() {
 		return
 	}
 	if rb.from == nil {
-		rb.from = c.source()
-	}
-	if rb.from == nil {
-		return
+		if rb.from = c.source(); rb.from == nil {
+			return
+		}
+		c.probe(rb)
 	}
 	if !rb.leg.chosen {
 		c.askSnapshots(rb)
@@ -152,6 +156,9 @@ func (c *Core) giveUp(rb *rebuild, list []store.SnapshotInfo) {
 		m.Extent.Len, m.Floor = rb.resume.copied, rb.resume.floor
 	}
 	c.send(rb.to, m)
+	if rb.from != nil {
+		c.probe(rb)
+	}
 }
 
 // rank orders replicas for being rebuilt: voters first, then by what their
@@ -194,6 +201,7 @@ func (rb *rebuild) next() *chunk {
 	return k
 }
 
+// copyChunks moves what may be moved now, and ends the rebuild.
 func (c *Core) copyChunks(rb *rebuild) {
 	for !c.note(rb) && len(rb.chunks) < copyDepth && len(rb.todo) > 0 && c.mayCopy() {
 		k := rb.next()
@@ -202,8 +210,7 @@ func (c *Core) copyChunks(rb *rebuild) {
 	}
 	for _, k := range rb.chunks {
 		if k.state == draining && (rb.leg.to.Seq != 0 || c.settledAt(rb.from, k.extent)) {
-			k.state, k.id = reading, c.id()
-			c.send(rb.from, replication.Message{Type: replication.Read, ID: k.id, Extent: k.extent, Base: rb.leg.to.Seq})
+			c.move(rb, k)
 		}
 	}
 	switch {
@@ -251,7 +258,7 @@ func (c *Core) chunkRead(p *peer, m replication.Message) {
 	}
 }
 
-// copied notes that a chunk has arrived.
+// copied notes that a chunk has arrived, or what came of a Pull.
 func (c *Core) copied(m replication.Message) {
 	rb := c.rebuild
 	switch m.ID {
@@ -261,9 +268,17 @@ func (c *Core) copied(m replication.Message) {
 	case rb.leg.settleID:
 		rb.settled()
 		return
+	case rb.probeID:
+		rb.pulls, rb.probeID = m.Code == replication.OK, 0
+		return
 	}
 	for i, k := range rb.chunks {
-		if k.state == copying && k.id == m.ID {
+		switch {
+		case k.id != m.ID || k.state != copying && k.state != pulling:
+		case m.Code != replication.OK:
+			rb.pulls, k.state = false, draining // through the target, then
+			return
+		default:
 			rb.copied += k.extent.Len
 			rb.chunks = slices.Delete(rb.chunks, i, i+1)
 			return
@@ -272,12 +287,5 @@ func (c *Core) copied(m replication.Message) {
 }
 
 func zero(bufs [][]byte) bool {
-	for _, b := range bufs {
-		for _, x := range b {
-			if x != 0 {
-				return false
-			}
-		}
-	}
-	return true
+	return !slices.ContainsFunc(bufs, func(b []byte) bool { return !replication.Zero(b) })
 }

@@ -66,6 +66,10 @@ const (
 	ResumeOwn      // what only the returning replica did meanwhile is not copied again
 	ResumeInFlight // chunks that have not arrived count as copied
 	ResumeExact    // what was copied before counts as equal before it was brought up to date
+	PullUnlocked   // writes pass a chunk that a replica fetches from another
+	PullOutlives   // what was fetched is applied although its connection is over
+	FetchAny       // any replica is a source, whatever it holds
+	TurnKept       // a turn to be rebuilt outlives the connection
 	ResumeInTwo    // a diverged replica keeps what it had copied before that was made good
 
 	// Snapshots.

@@ -243,6 +243,24 @@ func (w *world) outlive() {
 	})
 }
 
+// ambushFetch is called when n fetches a chunk from another: the answer comes
+// when n has another connection, or the source loses its memory first.
+func (w *world) ambushFetch(n, src *node, there, back *volume.Time) {
+	if w.healing || !w.ambushes || w.chance(0.8) {
+		return
+	}
+	if w.chance(0.5) {
+		*back = w.between(300*ms, 1000*ms)
+		if k := w.newest().conns[n.id]; k != nil {
+			w.after(*there+w.between(0, 3*ms), func() { w.hangUp(k) })
+		}
+	} else if w.mayLose(src) {
+		*there += w.between(5*ms, 200*ms)
+		src.crash()
+		w.after(w.between(0, 5*ms), src.start)
+	}
+}
+
 // lose drops what is under way to some replicas.
 func (t *target) lose(ns []*node) {
 	for _, n := range ns {

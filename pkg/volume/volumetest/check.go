@@ -70,6 +70,7 @@ func (w *world) result() Result {
 		res.Crashes += n.crashes
 		res.Rebuilds += n.rebuilds
 		res.Resumed += n.resumed
+		res.Pulled += n.pulled
 	}
 	return res
 }

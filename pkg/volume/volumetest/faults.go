@@ -62,6 +62,11 @@ func (w *world) another() {
 	}
 }
 
+func (w *world) node(id string) *node {
+	i := slices.IndexFunc(w.replicas, func(n *node) bool { return string(n.id) == id })
+	return w.replicas[i]
+}
+
 func (w *world) anyNode() *node { return w.replicas[w.rng.IntN(len(w.replicas))] }
 
 // crashReplica has a replica lose its memory.

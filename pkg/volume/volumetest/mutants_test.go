@@ -75,6 +75,10 @@ var mutants = []struct {
 	{mutant.SnapshotUnlisted, "SnapshotUnlisted", "8 full resync copies snapshots", nil, nil},
 	{mutant.SnapshotLost, "SnapshotLost", "4 diverged tails are found", nil, nil},
 	{mutant.SettleEarly, "SettleEarly", "10 snapshots are exact prefixes", nil, nil},
+	{mutant.PullUnlocked, "PullUnlocked", "8 replica to replica", []uint64{0, 1, 2, 3}, []string{"rebuild", "crash", "kill", "disk"}},
+	{mutant.PullOutlives, "PullOutlives", "8 replica to replica", []uint64{0, 1, 2, 3}, []string{"rebuild", "break", "kill", "disk"}},
+	{mutant.FetchAny, "FetchAny", "8 replica to replica", []uint64{0, 1, 2, 3}, []string{"rebuild", "crash", "disk", "split"}},
+	{mutant.TurnKept, "TurnKept", "8 rebuilds do not storm", nil, nil},
 }
 
 const row = "%-17s %-50s %-9s %-13s %s\n"

@@ -112,15 +112,30 @@ func (w *world) cut(t *target, n *node) way {
 
 // send puts m on a pipe, through the real codec.
 func (w *world) send(k *conn, p *pipe, m replication.Message) {
-	head, err := replication.AppendHead(nil, &m)
+	if b := w.encode(m); b != nil {
+		w.push(k, p, b)
+	}
+}
+
+func (w *world) encode(m replication.Message) []byte {
+	b, err := replication.AppendHead(nil, &m)
 	if err != nil {
 		w.fail(Protocol, "encode %v: %v", &m, err)
-		return
+		return nil
 	}
-	for _, b := range m.Bufs {
-		head = append(head, b...)
+	for _, d := range m.Bufs {
+		b = append(b, d...)
 	}
-	w.push(k, p, head)
+	return b
+}
+
+// recode is m as it comes out of the real codec.
+func (w *world) recode(m replication.Message) replication.Message {
+	out, err := replication.Decode(w.encode(m))
+	if err != nil {
+		w.fail(Protocol, "decode %v: %v", &m, err)
+	}
+	return out
 }
 
 // push queues a frame; nil ends the connection.

@@ -1,6 +1,7 @@
 package volumetest
 
 import (
+	"errors"
 	"fmt"
 	"math/rand"
 
@@ -34,6 +35,7 @@ type node struct {
 	crashes  int
 	turns    int // to be rebuilt, held by this process
 	rebuilds int
+	pulled   int // chunks fetched from another
 	resumed  int // of them, that went on where an earlier one was
 }
 
@@ -102,8 +104,45 @@ func (n *node) start() {
 	n.life++
 	n.turns = 0
 	n.core = replica.Open(replica.Config{Identity: replica.Identity{Volume: "vol", Replica: string(n.id)},
-		Backing: n, Run: n.run(n.life), TailOps: tailOps, Turns: turns{n}})
+		Backing: n, Run: n.run(n.life), TailOps: tailOps, Turns: turns{n}, Peers: n})
 	n.w.trace("%s starts: %v", n.id, n.core)
+}
+
+// Fetch makes node a replica.Peers. What is asked and answered may come late.
+func (n *node) Fetch(addr string, m replication.Message, done func(replication.Message, error)) {
+	w, life := n.w, n.life
+	over := false
+	finish := func(r replication.Message, err error) {
+		if !over && n.up && n.life == life {
+			over = true
+			done(r, err)
+			n.ended()
+			if err == nil && r.Code == replication.OK && r.Extent.Len > 0 {
+				n.pulled++
+			}
+		}
+	}
+	src := w.node(addr)
+	way := func() volume.Time {
+		if w.chance(0.05) {
+			return w.between(0, 1500*ms)
+		}
+		return w.between(ms/20, 3*ms)
+	}
+	w.conns++
+	k := replica.ConnID(w.conns)
+	there, back := way(), way()
+	w.ambushFetch(n, src, &there, &back)
+	w.after(there, func() {
+		if !src.up || src.isolated || n.isolated {
+			return
+		}
+		src.core.Handle(k, []replication.Message{w.recode(m)}, func(r replication.Message) {
+			r = w.recode(r)
+			w.after(back, func() { finish(r, nil) })
+		})
+	})
+	w.after(w.between(1000*ms, 4000*ms), func() { finish(replication.Message{}, errors.New("no answer")) })
 }
 
 // turns are given at random while there are faults: other volumes take them too.
@@ -213,6 +252,12 @@ func (n *node) handle(k *conn, m replication.Message) {
 	if k.over { // a server says so after the last message
 		n.core.Ended(k.replyConn())
 	}
+	n.ended()
+}
+
+// ended looks whether the replica has failed.
+func (n *node) ended() {
+	w := n.w
 	switch err := n.core.Err(); {
 	case err == nil:
 	case n.failing:
@@ -357,6 +402,9 @@ func (t *target) do(a volume.Action) {
 	case volume.ActSend:
 		if k := t.conns[a.To]; k != nil && k.id == a.Conn && k.open {
 			w.note(&a.Msg)
+			if a.Msg.Type == replication.Pull {
+				a.Msg.Text = a.Msg.Replica // the address
+			}
 			w.send(k, &k.toNode, a.Msg)
 			if a.Msg.Type == replication.Begin {
 				w.ambushBegin(k)

@@ -148,9 +148,9 @@ type flushed struct {
 
 // Result is what a run was like.
 type Result struct {
-	Ops, Targets, Crashes, Rebuilds, Resumed, Events int
-	SessionsOver                                     int // because acknowledged writes may have been lost
-	Unjudged                                         int // blocks whose history had too many explanations to try
+	Ops, Targets, Crashes, Rebuilds, Resumed, Pulled, Events int
+	SessionsOver                                             int // because acknowledged writes may have been lost
+	Unjudged                                                 int // blocks whose history had too many explanations to try
 }
 
 // Add sums results.
@@ -160,6 +160,7 @@ func (r *Result) Add(o Result) {
 	r.Crashes += o.Crashes
 	r.Rebuilds += o.Rebuilds
 	r.Resumed += o.Resumed
+	r.Pulled += o.Pulled
 	r.Events += o.Events
 	r.Unjudged += o.Unjudged
 	r.SessionsOver += o.SessionsOver

@@ -24,11 +24,11 @@ type Peers interface {
 // writes to that extent back until this is answered.
 func (c *Core) pull(conn ConnID, m *replication.Message, reply Reply) bool {
 	e := m.Extent
-	if c.rec.Membership != replication.Rebuilding || c.pulls >= maxPulls || !c.holds(e) {
+	if c.rec.Membership != replication.Rebuilding || !c.holds(e) {
 		return c.bad(m, reply)
 	}
-	if c.cfg.Peers == nil {
-		reply(replication.Message{Type: replication.Done, ID: m.ID, Code: replication.ErrPeer, Text: "it reaches no other replica"})
+	if c.cfg.Peers == nil || c.pulls >= maxPulls {
+		reply(replication.Message{Type: replication.Done, ID: m.ID, Code: replication.ErrPeer, Text: "it fetches no more at once"})
 		return true
 	}
 	id, epoch := m.ID, m.Epoch

@@ -243,14 +243,15 @@ func (w *world) outlive() {
 	})
 }
 
-// ambushFetch is called when n fetches a chunk from another: the answer comes
-// when n has another connection, or the source loses its memory first.
-func (w *world) ambushFetch(n, src *node, there, back *volume.Time) {
+// ambushFetch is called when n fetches a chunk from another: the answer is late,
+// it comes when n has another connection and is about to count, or the source
+// loses its memory first.
+func (w *world) ambushFetch(n, src *node, there *volume.Time) (late bool) {
 	if w.healing || !w.ambushes || w.chance(0.8) {
-		return
+		return false
 	}
 	if w.chance(0.5) {
-		*back = w.between(300*ms, 1000*ms)
+		late = true
 		if k := w.newest().conns[n.id]; k != nil {
 			w.after(*there+w.between(0, 3*ms), func() { w.hangUp(k) })
 		}
@@ -259,6 +260,7 @@ func (w *world) ambushFetch(n, src *node, there, back *volume.Time) {
 		src.crash()
 		w.after(w.between(0, 5*ms), src.start)
 	}
+	return late
 }
 
 // lose drops what is under way to some replicas.

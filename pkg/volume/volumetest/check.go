@@ -24,7 +24,8 @@ func (w *world) quiet() bool {
 			return false
 		}
 	}
-	return w.asLaidOut() && w.sameMark()
+	keepsTurn := func(n *node) bool { return n.turns != 0 } // that other volumes wait for
+	return w.asLaidOut() && w.sameMark() && !slices.ContainsFunc(w.replicas, keepsTurn)
 }
 
 func (w *world) sameMark() bool {

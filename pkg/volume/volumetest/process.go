@@ -33,7 +33,8 @@ type node struct {
 	atBegin  func() // called when its rebuild ends; may be nil
 	shadow   shadow
 	crashes  int
-	turns    int // to be rebuilt, held by this process
+	late     []func() // answers of other replicas that come at the worst moment
+	turns    int      // to be rebuilt, held by this process
 	rebuilds int
 	pulled   int // chunks fetched from another
 	resumed  int // of them, that went on where an earlier one was
@@ -102,7 +103,7 @@ func (n *node) start() {
 	}
 	n.up, n.failing = true, n.full
 	n.life++
-	n.turns = 0
+	n.turns, n.late = 0, nil
 	n.core = replica.Open(replica.Config{Identity: replica.Identity{Volume: "vol", Replica: string(n.id)},
 		Backing: n, Run: n.run(n.life), TailOps: tailOps, Turns: turns{n}, Peers: n})
 	n.w.trace("%s starts: %v", n.id, n.core)
@@ -132,17 +133,23 @@ func (n *node) Fetch(addr string, m replication.Message, done func(replication.M
 	w.conns++
 	k := replica.ConnID(w.conns)
 	there, back := way(), way()
-	w.ambushFetch(n, src, &there, &back)
+	late := w.ambushFetch(n, src, &there)
 	w.after(there, func() {
 		if !src.up || src.isolated || n.isolated {
 			return
 		}
 		src.core.Handle(k, []replication.Message{w.recode(m)}, func(r replication.Message) {
 			r = w.recode(r)
+			if late {
+				n.late = append(n.late, func() { finish(r, nil) })
+				return
+			}
 			w.after(back, func() { finish(r, nil) })
 		})
 	})
-	w.after(w.between(1000*ms, 4000*ms), func() { finish(replication.Message{}, errors.New("no answer")) })
+	if !late {
+		w.after(w.between(1000*ms, 4000*ms), func() { finish(replication.Message{}, errors.New("no answer")) })
+	}
 }
 
 // turns are given at random while there are faults: other volumes take them too.
@@ -241,6 +248,11 @@ func (n *node) handle(k *conn, m replication.Message) {
 		w.ambushRebuild(n, k)
 	case replication.Copied:
 		w.ambushCopied(n, k)
+	case replication.Begin:
+		for _, f := range n.late {
+			f()
+		}
+		n.late = nil
 	}
 	ok := n.core.Handle(k.replyConn(), []replication.Message{m}, func(r replication.Message) { w.send(k, &k.toTgt, r) })
 	if m.Type == replication.Begin && ok {

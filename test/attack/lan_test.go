@@ -112,6 +112,9 @@ func (l *lan) heal() {
 	l.ways = [maxNodes][maxNodes]way{}
 }
 
+// sent counts the bytes from one node to another.
+func (l *lan) sent(from, to string) uint64 { return l.bytes[l.node(from).id][l.node(to).id].Load() }
+
 // received counts the bytes that came to a node.
 func (l *lan) received(to string) (n uint64) {
 	for i := range l.nodes {

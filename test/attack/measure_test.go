@@ -197,11 +197,12 @@ func TestMeasureResync(t *testing.T) {
 	c.killAndMiss(r)
 	writeMany(t, h, extents(changed, piece, func(uint64) uint64 { return rng.Uint64N(filled/piece) * piece }))
 	report := func(what string, bytes uint64) {
-		before := c.lan.received(r.name)
+		before, by := c.lan.received(r.name), c.lan.sent("t0", r.name)
 		r.start()
 		took := c.allInSync(10 * time.Minute)
 		moved := c.lan.received(r.name) - before
-		t.Logf("%s: %d MiB moved for %d MiB, %.3f to 1, in %v", what, moved>>20, bytes>>20, float64(moved)/float64(bytes), took.Round(10*time.Millisecond))
+		t.Logf("%s: %d MiB moved for %d MiB, %.3f to 1, %d MiB of it by the target, in %v", what, moved>>20, bytes>>20,
+			float64(moved)/float64(bytes), (c.lan.sent("t0", r.name)-by)>>20, took.Round(10*time.Millisecond))
 	}
 	report("resync of what changed", changed)
 	c.killAndMiss(r)

@@ -188,6 +188,7 @@ func (n *node) crash() {
 		return
 	}
 	n.up, n.lost, n.failing = false, true, false
+	n.turns, n.late = 0, nil
 	n.crashes++
 	if n.store != nil {
 		n.store = n.store.Crash(rand.New(rand.NewSource(n.w.rng.Int64())))

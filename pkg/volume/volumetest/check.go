@@ -24,8 +24,8 @@ func (w *world) quiet() bool {
 			return false
 		}
 	}
-	keepsTurn := func(n *node) bool { return n.turns != 0 } // that other volumes wait for
-	return w.asLaidOut() && w.sameMark() && !slices.ContainsFunc(w.replicas, keepsTurn)
+	keepsTurn := func(n *node) bool { return n.up && n.turns != 0 } // that other volumes wait for
+	return w.asLaidOut() && w.sameMark() && !slices.ContainsFunc(w.inUse(), keepsTurn)
 }
 
 func (w *world) sameMark() bool {

@@ -91,7 +91,13 @@ func (c *Core) lastResort() bool {
 	if c.sys.Recover(c.of(c.member)) {
 		return true
 	}
-	return c.every(func(p *peer) bool { return !unheard(p) }) && slices.ContainsFunc(c.voters, c.member)
+	return c.every(func(p *peer) bool { return !unheard(p) && !p.comesBack() }) && slices.ContainsFunc(c.voters, c.member)
+}
+
+// comesBack reports whether a replica has failed for a while only: what it holds
+// is still there.
+func (p *peer) comesBack() bool {
+	return p.state == failed && (p.reason == replication.ErrNoSpace || p.reason == replication.ErrBusy)
 }
 
 func (c *Core) best(eligible func(*peer) bool) *peer {

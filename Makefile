@@ -99,7 +99,7 @@ bench-nvme: ## the NVMe/TCP target beside tgtd, on memory: two minutes
 	go test -tags conformance -run TestThroughput -count 1 -timeout 20m -v ./test/conformance/nvme
 
 .PHONY: mutants
-mutants: ## break the core's rules one by one: the simulator must notice (SEEDS=2000 each)
+mutants: ## break the core's rules one by one: the simulator must notice (SEEDS=4000 each)
 	@hack/mutants.sh
 
 .PHONY: demo

@@ -269,6 +269,7 @@ const (
 	ConditionHealthy   = "Healthy"   // every replica is in sync (target)
 	ConditionPrefix    = "Complete"  // False after an unclean recovery: unflushed writes may be missing (target)
 	ConditionSettled   = "Settled"   // level and voters are as the spec says (target)
+	ConditionIntact    = "Intact"    // False while a replica has damage that stays: blocks that it cannot read (target)
 	ConditionPodsReady = "PodsReady" // every pod of the volume is ready (operator)
 	ConditionDeleting  = "Deleting"  // what deletion waits for (operator)
 )

@@ -87,7 +87,7 @@ func (v *Volume) describe(obj *v1alpha1.Volume, s target.Status) []metav1.Condit
 	if s.Serving {
 		serving.Status, serving.Reason = metav1.ConditionTrue, camel(s.Reason, "Serving")
 	}
-	return set(obj, append([]metav1.Condition{serving, healthy, settled(obj, s)}, complete(st, s)...))
+	return set(obj, append([]metav1.Condition{serving, healthy, intact(s.Replicas), settled(obj, s)}, complete(st, s)...))
 }
 
 // complete stays False until a person has dealt with it.
@@ -137,6 +137,21 @@ func missing(obj *v1alpha1.Volume, s target.Status) (reason, message string) {
 		}
 	}
 	return "LevelPending", fmt.Sprintf("the level is %s; it changes when enough voters are in sync: %s are", s.Level, st.Voting)
+}
+
+// intact says whether replicas have damage, or had some that was repaired.
+func intact(rs []target.ReplicaStatus) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionIntact, Status: metav1.ConditionTrue, Reason: "NoDamage", Message: "no replica returned bad data"}
+	for _, r := range rs {
+		switch {
+		case r.Trouble != "":
+			return metav1.Condition{Type: v1alpha1.ConditionIntact, Status: metav1.ConditionFalse, Reason: "Damaged",
+				Message: fmt.Sprintf("replica %s: %s", r.ID, r.Trouble)}
+		case r.Repair != "":
+			c.Reason, c.Message = "Repaired", fmt.Sprintf("replica %s: %s", r.ID, r.Repair)
+		}
+	}
+	return c
 }
 
 // set writes conditions and returns those that say something new.

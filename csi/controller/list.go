@@ -117,6 +117,7 @@ func (s *Server) ControllerGetVolumeHealth(ctx context.Context, q *csi.Controlle
 var severity = map[string]csi.VolumeHealthErrorType{
 	v1alpha1.ConditionPlaced:  csi.VolumeHealthErrorType_INACCESSIBLE,
 	v1alpha1.ConditionServing: csi.VolumeHealthErrorType_INACCESSIBLE,
+	v1alpha1.ConditionIntact:  csi.VolumeHealthErrorType_DEGRADED,
 	v1alpha1.ConditionHealthy: csi.VolumeHealthErrorType_DEGRADED,
 	v1alpha1.ConditionPrefix:  csi.VolumeHealthErrorType_DATA_LOSS,
 }

@@ -25,7 +25,7 @@ func Findings(f *Facts) []Finding {
 	var all []Finding
 	for _, rule := range []func(*Facts) []Finding{
 		claimFindings, deletionFindings, placementFindings, servingFindings,
-		replicaFindings, settledFindings, exposedFindings, uncleanFindings, attachmentFindings,
+		replicaFindings, settledFindings, exposedFindings, uncleanFindings, damageFindings, attachmentFindings,
 	} {
 		all = append(all, rule(f)...)
 	}
@@ -196,6 +196,15 @@ func uncleanFindings(f *Facts) []Finding {
 	return one("delete the pods that had it mounted before, so that it is attached anew: their I/O fails until then; "+
 		"then check the application's data (fsck, the database's own check), or restore a backup",
 		"The volume was reopened after an unclean stop and may miss unflushed writes: %s", c.Message)
+}
+
+func damageFindings(f *Facts) []Finding {
+	c := f.condition(v1alpha1.ConditionIntact, metav1.ConditionFalse)
+	if c == nil {
+		return nil
+	}
+	return one("look at the disk of that replica's node; a replica that cannot be repaired in place must be replaced",
+		"Blocks cannot be read: %s", c.Message)
 }
 
 func attachmentFindings(f *Facts) []Finding {

@@ -33,7 +33,11 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 	if mutant.On(mutant.MarkApart) {
 		ops = markFirst(ops)
 	}
-	if err := c.store.Apply(ops); err != nil {
+	unhealed, err := c.applyAll(ops)
+	if err == nil {
+		err = c.overwritten(ms, unhealed)
+	}
+	if err != nil {
 		c.setFailed(fmt.Errorf("apply operations %d to %d: %w", c.applied+1, next-1, err))
 		reply(c.state())
 		return false
@@ -43,7 +47,7 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 			c.tail.push(op)
 		}
 	}
-	c.acknowledge(ms, reply)
+	c.acknowledge(ms, unhealed, reply)
 	return true
 }
 
@@ -62,11 +66,15 @@ func markFirst(ops []store.Op) []store.Op {
 
 // acknowledge answers an applied batch: one Applied for all operations, one
 // Done for each Copy.
-func (c *Core) acknowledge(ms []replication.Message, reply Reply) {
+func (c *Core) acknowledge(ms []replication.Message, unhealed map[int]bool, reply Reply) {
 	before := c.applied
 	for i := range ms {
 		if ms[i].Type == replication.Copy {
-			reply(replication.Message{Type: replication.Done, ID: ms[i].ID})
+			m := replication.Message{Type: replication.Done, ID: ms[i].ID}
+			if unhealed[i] {
+				m.Code, m.Text = replication.ErrMedium, "more than content is rotten there"
+			}
+			reply(m)
 		} else {
 			c.setApplied(ms[i].Seq)
 		}
@@ -91,7 +99,8 @@ func (c *Core) operation(m *replication.Message) (store.Op, bool) {
 	}
 	if m.Type == replication.Copy {
 		op.Seq = 0
-		return op, c.rec.Membership == replication.Rebuilding
+		copied := c.rec.Membership == replication.Rebuilding || c.rec.Membership == replication.Member
+		return op, copied && (m.Flags&replication.FlagLost == 0 || op.Kind == store.Unmap)
 	}
 	// What is rebuilt has the content of no place in the history.
 	if op.Kind == store.Snapshot && c.rec.Membership == replication.Rebuilding && !mutant.On(mutant.SnapshotRebuilding) {

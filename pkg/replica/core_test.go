@@ -136,7 +136,7 @@ func TestOutOfOrderIsRefused(t *testing.T) {
 		"unaligned": {Type: replication.Apply, Epoch: 1, Seq: 4, Kind: uint8(store.Unmap), Extent: block.Extent{Off: 100, Len: 512}},
 		"no data":   {Type: replication.Apply, Epoch: 1, Seq: 4, Kind: uint8(store.Write), Extent: block.Extent{Len: 4096}},
 		"kind":      {Type: replication.Apply, Epoch: 1, Seq: 4, Kind: 9, Extent: block.Extent{Len: 4096}},
-		"copy":      {Type: replication.Copy, Epoch: 1, Extent: block.Extent{Len: 4096}},
+		"copy":      {Type: replication.Copy, Epoch: 1, Extent: block.Extent{Off: size, Len: 4096}},
 		"reply":     {Type: replication.Pong, Epoch: 1},
 		"far read":  {Type: replication.Read, Epoch: 1, Extent: block.Extent{Off: size - 512, Len: 4096}},
 		"begin":     {Type: replication.Begin, Epoch: 1, Seq: 2, History: history.History{{Epoch: 1, First: 1}}},
@@ -209,11 +209,11 @@ func TestForeignOrBrokenExtent(t *testing.T) {
 func TestNewerRecordIsRefused(t *testing.T) {
 	d := &disk{}
 	member(t, d, 1)
-	if err := d.s.SetMeta([]byte(`{"version":2,"volume":"vol","replica":"r0","membership":2}`)); err != nil {
+	if err := d.s.SetMeta([]byte(`{"version":3,"volume":"vol","replica":"r0","membership":2}`)); err != nil {
 		t.Fatal(err)
 	}
 	if st := newRig(t, d).Describe(); st.Code != replication.ErrForeign || !strings.Contains(st.Text, "newer") {
-		t.Errorf("a record of version 2: %v", &st)
+		t.Errorf("a record of version 3: %v", &st)
 	}
 }
 
@@ -244,6 +244,9 @@ func TestLongestHistory(t *testing.T) {
 	r := record{Version: recordVersion, Volume: strings.Repeat("v", 63), Replica: "r0", Promised: 1 << 63}
 	for i := range replication.MaxHistory {
 		r.History = append(r.History, history.Entry{Epoch: 1<<63 + history.Epoch(i), First: 1 << 63})
+	}
+	for i := range maxLost {
+		r.Lost = append(r.Lost, block.Extent{Off: 1<<63 + uint64(i)*1024, Len: 512})
 	}
 	if _, err := r.marshal(); err != nil {
 		t.Fatal(err)

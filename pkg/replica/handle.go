@@ -128,7 +128,7 @@ func (c *Core) hello(conn ConnID, m *replication.Message, reply Reply) bool {
 	}
 	c.endTurn()
 	c.mu.Lock()
-	c.current = conn
+	c.current, c.reply = conn, reply
 	c.mu.Unlock()
 	if c.rec.Membership == replication.Failed {
 		reply(c.state()) // it counts for nothing, and its record must stay what it was
@@ -185,7 +185,13 @@ func (c *Core) begin(m *replication.Message, reply Reply) bool {
 	c.rec.History, c.rec.Membership, c.rec.Suspect = m.History, replication.Member, false
 	c.rec.Base, c.rec.Copied, c.rec.Floor, c.rec.Exact = 0, 0, 0, false
 	c.endTurn()
-	return c.recorded(m, reply)
+	if !c.recorded(m, reply) {
+		return false
+	}
+	if es := c.Damage(); len(es) > 0 {
+		reply(replication.Message{Type: replication.Damage, Extents: es})
+	}
+	return true
 }
 
 // recorded persists the record and answers.
@@ -243,25 +249,9 @@ func (c *Core) changed(m *replication.Message, reply Reply) {
 		if err != nil {
 			m.Code, m.Text = snapshotCode(err), err.Error()
 		}
-		m.Extents = coarsen(m.Extents, replication.MaxExtents)
+		m.Extents = block.Set(m.Extents).Coarse(replication.MaxExtents)
 		reply(m)
 	})
-}
-
-// coarsen merges neighbours until at most n extents are left.
-func coarsen(es []block.Extent, n int) []block.Extent {
-	for len(es) > n {
-		half := es[:0:0]
-		for i := 0; i < len(es); i += 2 {
-			e := es[i]
-			if i+1 < len(es) {
-				e.Len = es[i+1].End() - e.Off
-			}
-			half = append(half, e)
-		}
-		es = half
-	}
-	return es
 }
 
 func (c *Core) flush(id uint64, reply Reply) {
@@ -287,7 +277,14 @@ func (c *Core) read(conn ConnID, m *replication.Message, reply Reply) bool {
 	c.later(func(s store.Store) {
 		buf := make([]byte, e.Len)
 		r := replication.Message{Type: replication.Data, ID: id, Extent: e}
-		if err := readFrom(s, of, buf, e.Off); err != nil {
+		var damage block.Set
+		var err error
+		if of == 0 {
+			damage, err = c.readAt(s, buf, e)
+		} else {
+			err = c.readSnapshot(s, of, buf, e)
+		}
+		if err != nil {
 			r.Code = snapshotCode(err)
 		} else {
 			r.Bufs = [][]byte{buf}
@@ -296,9 +293,11 @@ func (c *Core) read(conn ConnID, m *replication.Message, reply Reply) bool {
 		r.Seq = c.applied
 		stale := c.current != conn
 		c.mu.Unlock()
-		if !stale {
-			reply(r)
+		if stale {
+			return
 		}
+		c.Damaged(damage)
+		reply(r)
 	})
 	return true
 }

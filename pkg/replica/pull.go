@@ -73,7 +73,11 @@ func (c *Core) pulled(done replication.Message, e block.Extent, a answer, reply 
 	case a.m.Code != replication.OK:
 		done.Code, done.Text = a.m.Code, a.m.Text
 	case e.Len > 0:
-		if err := c.store.Apply([]store.Op{op}); err != nil {
+		unhealed, err := c.applyAll([]store.Op{op})
+		if err == nil {
+			err = c.overwritten([]replication.Message{{Type: replication.Copy, Extent: e}}, unhealed)
+		}
+		if err != nil {
 			c.setFailed(fmt.Errorf("copy %v: %w", e, err))
 			reply(c.state())
 			return
@@ -99,7 +103,9 @@ func (c *Core) fetch(m *replication.Message, reply Reply) bool {
 		e := m.Extent
 		c.later(func(s store.Store) {
 			buf := make([]byte, e.Len)
-			if err := s.ReadAt(buf, e.Off); err != nil {
+			damage, err := c.readAt(s, buf, e)
+			c.Damaged(damage)
+			if err != nil {
 				r.Code = codeOf(err)
 			} else if !replication.Zero(buf) {
 				r.Bufs = [][]byte{buf}

@@ -50,6 +50,7 @@ func (c *Core) rebuild(m *replication.Message, reply Reply) bool {
 	}
 	c.tail.clear()
 	c.setApplied(m.Seq)
+	c.forgetSnapshots()
 	c.changed(&replication.Message{ID: m.ID, Base: m.Base}, reply)
 	return true
 }

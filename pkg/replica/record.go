@@ -4,15 +4,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/replication"
 	"github.com/cask-storage/cask/pkg/store"
 )
 
 // recordVersion is raised when an older Cask could not read the record
-// rightly; a replica never opens a record newer than its own version.
-const recordVersion = 1
+// rightly; a replica never opens a record newer than its own version. Version 2
+// has Lost; a record without is still written as 1.
+const recordVersion = 2
 
 // record is what a replica keeps beside the content, as JSON in the store's
 // metadata: who it is, what it has promised, and whether it counts.
@@ -36,9 +39,17 @@ type record struct {
 	Running bool `json:"running,omitempty"`
 	// Suspect is set from such a start until the next Begin.
 	Suspect bool `json:"suspect,omitempty"`
+	// Lost is what cannot be read although the store can: see damage.go.
+	Lost block.Set `json:"lost,omitempty"`
+	// LostIn is the same of snapshots.
+	LostIn []lostIn `json:"lostIn,omitempty"`
 }
 
 func (r record) marshal() ([]byte, error) {
+	r.Version = 1
+	if len(r.Lost) > 0 || len(r.LostIn) > 0 {
+		r.Version = recordVersion
+	}
 	b, err := json.Marshal(r)
 	if err == nil && len(b) > store.MaxMeta {
 		err = fmt.Errorf("record of replica %s is %d bytes, at most %d", r.Replica, len(b), store.MaxMeta)
@@ -62,6 +73,9 @@ func unmarshalRecord(b []byte, id Identity) (record, error) {
 			r.Replica, r.Volume, id.Replica, id.Volume, errForeign)
 	case len(r.History) > 0 && !r.History.Valid(), r.Membership > replication.Rebuilding, r.Membership == replication.Blank:
 		return r, fmt.Errorf("record of replica %s of volume %s makes no sense: %w", id.Replica, id.Volume, store.ErrCorrupt)
+	case len(r.Lost) > maxLost, len(r.LostIn) > maxLost, slices.ContainsFunc(r.Lost, func(e block.Extent) bool { return e.End() < e.Off }):
+		return r, fmt.Errorf("record of replica %s of volume %s names what cannot be lost: %w", id.Replica, id.Volume, store.ErrCorrupt)
 	}
+	r.Lost = block.SetOf(r.Lost...)
 	return r, nil
 }

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
@@ -79,7 +80,13 @@ type Core struct {
 	mu      sync.Mutex // guards what work outside Handle looks at
 	current ConnID     // the one connection that is obeyed
 	applied history.Seq
-	broken  error // of work outside Handle
+	broken  error     // of work outside Handle
+	reply   Reply     // of current
+	lost    block.Set // as rec.Lost
+	losses  int       // how often lost grew
+	damage  block.Set // known not to be readable, lost among it
+	untold  block.Set // lost by the batch being applied
+	lostIn  []lostIn  // as rec.LostIn
 }
 
 // Open opens the replica's store. It succeeds even when that fails: the
@@ -89,7 +96,7 @@ func Open(cfg Config) *Core {
 		cfg.Logf = func(string, ...any) {}
 	}
 	c := &Core{cfg: cfg, tail: newTail(cfg)}
-	c.rec = record{Version: recordVersion, Volume: cfg.Volume, Replica: cfg.Replica}
+	c.rec = record{Volume: cfg.Volume, Replica: cfg.Replica}
 	s, err := cfg.Backing.Open()
 	if errors.Is(err, store.ErrNotFound) {
 		return c
@@ -116,7 +123,9 @@ func (c *Core) resume(s store.Store) error {
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
-	c.store, c.rec, c.applied = s, rec, s.Info().Mark
+	c.store, c.rec, c.applied, c.lost, c.damage = s, rec, s.Info().Mark, rec.Lost, rec.Lost
+	c.lostIn = rec.LostIn
+	c.forgetSnapshots()
 	if rec.Running && rec.Membership == replication.Member && !mutant.On(mutant.UncleanUnseen) {
 		c.rec.Suspect = true
 	}

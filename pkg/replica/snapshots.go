@@ -5,20 +5,10 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
 	"github.com/cask-storage/cask/pkg/store"
 )
-
-// readFrom reads from the snapshot of operation of, or from the volume when
-// that is 0.
-func readFrom(s store.Store, of history.Seq, buf []byte, off uint64) error {
-	if of == 0 {
-		return s.ReadAt(buf, off)
-	}
-	return s.ReadSnapshot(of, buf, off)
-}
 
 // snapshotCode is codeOf where ErrNotFound is that of a snapshot.
 func snapshotCode(err error) replication.Code {
@@ -56,7 +46,7 @@ func (c *Core) settle(m *replication.Message, reply Reply) bool {
 	if c.rec.Membership != replication.Rebuilding || m.Seq != c.applied+1 || !c.fits(op) || len(m.History) == 0 || !m.History.Valid() {
 		return c.bad(m, reply)
 	}
-	if err := c.store.Apply([]store.Op{op}); err != nil {
+	if _, err := c.applyAll([]store.Op{op}); err != nil {
 		c.setFailed(fmt.Errorf("snapshot %s of the rebuild: %w", op.Name, err))
 		reply(c.state())
 		return false

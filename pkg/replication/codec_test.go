@@ -26,6 +26,7 @@ func samples() []Message {
 		{Type: Fetch, Epoch: 4, ID: 12, Seq: 900, Extent: block.Extent{Len: 4096}, Volume: "pvc-1", Replica: "r1"},
 		{Type: Turn, Epoch: 4, ID: 13, Flags: FlagUrgent},
 		{Type: Copied, Epoch: 4, ID: 11, Extent: block.Extent{Len: 1 << 20}},
+		{Type: Damage, Extents: []block.Extent{{Off: 8192, Len: 8192}}},
 		{Type: Done, ID: 8, Code: ErrNoSpace, Text: "pool is full"},
 		{Type: Apply, Epoch: 4, Seq: 902, Kind: uint8(store.Snapshot), Bufs: [][]byte{[]byte("daily-1")}},
 		{Type: Apply, Epoch: 4, Seq: 903, Kind: uint8(store.DropSnapshot), Base: 902},

@@ -73,7 +73,7 @@ const (
 	Ping                    // → Pong if the epoch still stands
 	Rebuild                 // stop counting; Base is common, ops of History follow from Seq+1 → Extents
 	Changed                 // what changed after Base, up to the snapshot Seq when not 0 → Extents
-	Copy                    // unnumbered content: Extent, Data (none: zeroes) → Done
+	Copy                    // unnumbered content: Extent, Data (none: zeroes) → Done; ErrMedium: that did not help
 
 	State   // all about the replica
 	Refused // the request's epoch is superseded (Promised), or the connection is
@@ -91,14 +91,16 @@ const (
 	SnapshotList // of the Snapshots ID, at Seq or later
 	Settle       // request: the content is that of Seq-1 of History, take the snapshot Seq, which is common → Done
 
-	Pull      // request: fetch Extent from Replica at Text, which has all up to Seq, and apply it as a Copy → Done
-	Fetch     // request of one replica to another: Extent, as the target of Epoch counts on it at Seq → Data (none: zeroes)
+	Pull  // request: fetch Extent from Replica at Text, which has all up to Seq, and apply it as a Copy → Done
+	Fetch // request of one replica to another: Extent, as the target of Epoch counts on it at Seq → Data (none: zeroes)
+
+	Damage    // unasked, of a replica: Extents, whole blocks, that it cannot read
 	typeCount = iota + 1
 )
 
 var typeNames = [...]string{"?", "Hello", "Format", "Adopt", "Begin", "Apply", "Flush", "Read", "Tail", "Ping",
 	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Turn", "Copied",
-	"Snapshots", "SnapshotList", "Settle", "Pull", "Fetch"}
+	"Snapshots", "SnapshotList", "Settle", "Pull", "Fetch", "Damage"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) {
@@ -110,7 +112,7 @@ func (t Type) String() string {
 // hasMeta says which types carry the meta part.
 func (t Type) hasMeta() bool {
 	switch t {
-	case Hello, Format, Adopt, Begin, Rebuild, Settle, State, Refused, Done, Extents, Pull, Fetch:
+	case Hello, Format, Adopt, Begin, Rebuild, Settle, State, Refused, Done, Extents, Pull, Fetch, Damage:
 		return true
 	}
 	return false
@@ -175,6 +177,10 @@ const FlagSuspect = 1
 
 // FlagUrgent in a Turn: I/O waits for this rebuild.
 const FlagUrgent = 1
+
+// FlagLost in a Copy: no replica can read the Extent; it is not to be readable
+// here either.
+const FlagLost = 1
 
 // Message is one frame. Which fields count depends on Type.
 type Message struct {

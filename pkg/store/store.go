@@ -26,6 +26,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
@@ -84,7 +85,8 @@ type Store interface {
 	Info() Info
 	// Apply performs ops in order; either all of them or, on error, a
 	// prefix that ends before the failed one, after which the store must be
-	// closed. Completion does not imply stability.
+	// closed, unless the error is a CorruptError. Completion does not imply
+	// stability.
 	Apply(ops []Op) error
 	// ReadAt fills p from byte off. It observes every Apply that returned
 	// before.
@@ -146,3 +148,21 @@ var (
 	ErrIO        = errors.New("input/output error")
 	ErrClosed    = errors.New("store is closed")
 )
+
+// CorruptError is what Apply returns when it meets a rotten block. The store
+// stays usable. It is of class ErrCorrupt.
+type CorruptError struct {
+	Done int // operations performed, the first ones
+	// Blocks that the next operations change in part and that cannot be read. To
+	// change them whole makes them readable again. None: more than content is
+	// rotten, no change there can succeed.
+	Blocks block.Set
+	Err    error
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("after %d operations: blocks %v: %v", e.Done, e.Blocks, e.Err)
+}
+
+// Unwrap makes it of class ErrCorrupt.
+func (e *CorruptError) Unwrap() error { return e.Err }

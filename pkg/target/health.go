@@ -17,6 +17,9 @@ var (
 	descVoter   = prometheus.NewDesc("cask_replica_voter", "1 while the replica votes.", []string{"volume", "replica"}, nil)
 	descExposed = prometheus.NewDesc("cask_volume_exposed_operations", "Acknowledged operations that one voter alone has.", []string{"volume"}, nil)
 	descRebuild = prometheus.NewDesc("cask_replica_rebuild_bytes", "Progress of a replica's rebuild.", []string{"volume", "replica", "part"}, nil)
+	descDamage  = prometheus.NewDesc("cask_replica_damaged_bytes", "Bytes that the replica cannot read, known and not repaired yet.", []string{"volume", "replica"}, nil)
+	descFound   = prometheus.NewDesc("cask_replica_damage_found_bytes_total", "Bytes that the replica could not read.", []string{"volume", "replica"}, nil)
+	descHealed  = prometheus.NewDesc("cask_replica_damage_healed_bytes_total", "Bytes repaired from another replica.", []string{"volume", "replica"}, nil)
 	descOps     = prometheus.NewDesc("cask_volume_operations_total", "Completed operations.", []string{"volume", "op"}, nil)
 	descBytes   = prometheus.NewDesc("cask_volume_bytes_total", "Bytes of completed operations.", []string{"volume", "op"}, nil)
 	descErrors  = prometheus.NewDesc("cask_volume_errors_total", "Operations completed with an error.", []string{"volume"}, nil)
@@ -45,6 +48,9 @@ func (t *Target) Collect(ch chan<- prometheus.Metric) {
 		gauge(descReplica, boolean(r.State == "InSync"), string(r.ID))
 		gauge(descRebuild, float64(r.Done), string(r.ID), "done")
 		gauge(descRebuild, float64(r.Total), string(r.ID), "total")
+		gauge(descDamage, float64(r.Damaged), string(r.ID))
+		count(descFound, r.Found, string(r.ID))
+		count(descHealed, r.Healed, string(r.ID))
 	}
 	for op := block.OpRead; op <= block.OpWriteZeroes; op++ {
 		count(descOps, t.stats.ops[op].Load(), op.String())

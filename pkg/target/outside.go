@@ -31,6 +31,11 @@ type ReplicaStatus struct {
 	State   string // api/v1alpha1's Replica… states
 	Reason  string // CamelCase
 	Message string
+	// Bytes that could not be read there since the target started: Found in
+	// all, Healed from another replica, Damaged still.
+	Found, Healed, Damaged uint64
+	Repair                 string // a late repair: where, and from which replica
+	Trouble                string // not empty: damage that stays, and what to do
 	// Progress of a rebuild, bytes; zero otherwise.
 	Done, Total uint64
 }

@@ -14,7 +14,8 @@ func statusOf(s volume.Status) Status {
 	out := Status{Epoch: s.Epoch, Unclean: s.Unclean, Serving: s.Phase == volume.Serving && s.Quorum,
 		Level: string(s.Level), Settled: s.Settled, Change: s.Change}
 	for _, r := range s.Replicas {
-		out.Replicas = append(out.Replicas, ReplicaStatus{ID: r.ID, Voter: r.Voter, State: r.State, Reason: r.Reason, Message: r.Text, Done: r.Done, Total: r.Total})
+		out.Replicas = append(out.Replicas, ReplicaStatus{ID: r.ID, Voter: r.Voter, State: r.State, Reason: r.Reason, Message: r.Text, Done: r.Done, Total: r.Total,
+			Found: r.Found, Healed: r.Healed, Damaged: r.Damaged, Repair: r.Repair, Trouble: r.Trouble})
 	}
 	switch {
 	case out.Serving:
@@ -89,7 +90,8 @@ func (s Status) same(o Status) bool {
 	return s.Epoch == o.Epoch && s.Serving == o.Serving && s.Reason == o.Reason && s.Message == o.Message && s.Unclean == o.Unclean &&
 		s.Level == o.Level && s.Settled == o.Settled && s.Change == o.Change && s.Exposed == o.Exposed &&
 		slices.EqualFunc(s.Replicas, o.Replicas, func(a, b ReplicaStatus) bool {
-			return a.ID == b.ID && a.Voter == b.Voter && a.State == b.State && a.Reason == b.Reason && a.Message == b.Message
+			return a.ID == b.ID && a.Voter == b.Voter && a.State == b.State && a.Reason == b.Reason && a.Message == b.Message &&
+				a.Repair == b.Repair && a.Trouble == b.Trouble
 		})
 }
 
@@ -102,6 +104,9 @@ func (s Status) line() string {
 		}
 		if r.Message != "" {
 			x += " (" + r.Message + ")"
+		}
+		if r.Repair+r.Trouble != "" {
+			x += strings.TrimRight(": "+r.Trouble+" "+r.Repair, " ")
 		}
 		rs = append(rs, x)
 	}

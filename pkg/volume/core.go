@@ -197,6 +197,7 @@ type Core struct {
 	flushes flushes
 	rebuild *rebuild
 	pace    pace
+	repairs []*repair
 }
 
 // New makes a core; Start begins its work.
@@ -408,6 +409,7 @@ func (c *Core) Tick(now Time) {
 			c.tickPeer(p)
 		}
 		c.tickPulls()
+		c.tickRepairs()
 	}
 	c.noteSynced()
 	c.hedge()
@@ -450,6 +452,7 @@ func (c *Core) advance() {
 	if c.phase >= Joining && c.phase < Stopped {
 		c.joinAll()
 		c.advanceRebuild()
+		c.advanceRepairs()
 		c.advanceChange()
 	}
 	if c.phase == Joining && c.sys.Write(c.synced) {

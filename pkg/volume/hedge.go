@@ -76,18 +76,30 @@ type ask struct {
 }
 
 // reader picks the replica that is to answer r: the preferred one, unless
-// another one that can takes less than half the time.
+// another one that can takes less than half the time; one that has said it
+// cannot read there is the last.
 func (c *Core) reader(r *Request) *peer {
 	var best *peer
 	for _, p := range c.peers {
 		switch {
 		case !c.canAnswer(p, r):
-		case best == nil, c.faster(p, best):
+		case best == nil, c.better(p, best, r):
 			best = p
 		}
 	}
 	return best
 }
+
+// better reports whether p is to be asked for r rather than q, which comes
+// before it.
+func (c *Core) better(p, q *peer, r *Request) bool {
+	a, b := c.unreadable(p, r), c.unreadable(q, r)
+	return b && !a || a == b && c.faster(p, q)
+}
+
+// unreadable reports whether p has said that it cannot read all of r. What it
+// says is of the head.
+func (c *Core) unreadable(p *peer, r *Request) bool { return r.Base == 0 && c.damaged(p, r.Extent) }
 
 // canAnswer reports whether p may be asked for r: it has every acknowledged
 // operation, and neither failed nor was asked before.
@@ -126,7 +138,7 @@ func (c *Core) second(r *Request) *peer {
 	var best *peer
 	for _, p := range c.peers {
 		can := c.canAnswer(p, r) || mutant.On(mutant.HedgeStale) && p.state == heard && p.membership() == replication.Member
-		if can && (best == nil || p.read.mean < best.read.mean) {
+		if can && !c.unreadable(p, r) && (best == nil || p.read.mean < best.read.mean) {
 			best = p
 		}
 	}

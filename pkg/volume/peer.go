@@ -46,6 +46,7 @@ type peer struct {
 	pingAt  Time // when pingID was sent
 	lease   Time // when the last answered ping was sent
 
+	damage   damage
 	syncedAt Time // when it was last seen in sync
 	asked    bool // blank, and the authority was asked since it said so
 
@@ -123,6 +124,7 @@ func (c *Core) lose(p *peer, why string) {
 	c.reads.lost(p.id)
 	p.reading = 0
 	c.flushes.lost(p.id)
+	c.lostRepairs(p)
 	if c.change != nil {
 		delete(c.change.ids, p.id)
 	}
@@ -214,6 +216,8 @@ func (c *Core) Receive(now Time, id quorum.ReplicaID, conn uint64, m replication
 		c.onTailOp(p, m)
 	case replication.Extents:
 		c.onExtents(p, m)
+	case replication.Damage:
+		c.onDamage(p, m)
 	default:
 		c.reset(p, fmt.Sprintf("it sent %v", m.Type))
 	}
@@ -292,6 +296,7 @@ func (c *Core) onDone(p *peer, m replication.Message) {
 			c.fail(p, m.Code, "it could not flush: "+m.Text)
 		}
 	case c.flushedChange(p, m):
+	case c.repaired(p, m):
 	case c.rebuild != nil && c.rebuild.to == p && m.ID == c.rebuild.turnID:
 		c.onTurn(m)
 	case c.rebuild != nil && c.rebuild.to == p:

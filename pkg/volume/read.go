@@ -90,9 +90,11 @@ func (c *Core) unsettledFor(r *Request, seq history.Seq) bool {
 func (c *Core) onData(p *peer, m replication.Message) {
 	r := c.answered(p, m.ID)
 	if r == nil {
-		if c.rebuild != nil && m.Type == replication.SnapshotList {
+		switch {
+		case c.repairRead(p, m) || c.rebuild == nil:
+		case m.Type == replication.SnapshotList:
 			c.chooseLeg(p, m)
-		} else if c.rebuild != nil {
+		default:
 			c.chunkRead(p, m)
 		}
 		return

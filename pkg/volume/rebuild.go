@@ -57,7 +57,8 @@ type chunk struct {
 // copying reports whether a write to e must wait for a chunk.
 func (c *Core) copying(e block.Extent) bool {
 	return c.rebuild != nil && c.rebuild.leg.to.Seq == 0 && !mutant.On(mutant.NoChunkLock) && slices.ContainsFunc(c.rebuild.chunks, func(k *chunk) bool {
-		return k.state != copying && !(k.state == pulling && mutant.On(mutant.PullUnlocked)) && k.extent.Overlaps(e)
+		waits := k.state == draining && c.rebuild.from != nil && c.healable(c.rebuild.from, k.extent)
+		return k.state != copying && !(k.state == pulling && mutant.On(mutant.PullUnlocked)) && k.extent.Overlaps(e) && !waits
 	})
 }
 
@@ -180,14 +181,19 @@ func (c *Core) rank(a, b *peer) int {
 	return cmp.Or(cmp.Compare(voter(a), voter(b)), cmp.Compare(member(a), member(b)), cmp.Compare(pa.Epoch, pb.Epoch), cmp.Compare(pa.Seq, pb.Seq))
 }
 
-// source is a replica to copy from.
+// source is a replica to copy from; one that cannot be repaired is the last.
 func (c *Core) source() *peer {
+	var last *peer
 	for _, p := range c.peers {
-		if p.state == synced {
+		switch {
+		case p.state != synced:
+		case len(p.damage.stuck) == 0:
 			return p
+		case last == nil:
+			last = p
 		}
 	}
-	return nil
+	return last
 }
 
 // next cuts the next chunk off the plan.
@@ -209,6 +215,9 @@ func (c *Core) copyChunks(rb *rebuild) {
 		rb.chunks = append(rb.chunks, k)
 	}
 	for _, k := range rb.chunks {
+		if rb.leg.to.Seq == 0 && c.healable(rb.from, k.extent) {
+			continue // it is being repaired there
+		}
 		if k.state == draining && (rb.leg.to.Seq != 0 || c.settledAt(rb.from, k.extent)) {
 			c.move(rb, k)
 		}
@@ -243,6 +252,9 @@ func (c *Core) chunkRead(p *peer, m replication.Message) {
 			c.reset(rb.to, goneSnapshot)
 			return
 		}
+		if m.Code == replication.ErrMedium && c.unread(rb, k) {
+			return
+		}
 		if m.Code != replication.OK || uint64(m.DataLen()) != k.extent.Len {
 			c.fail(rb.to, m.Code, fmt.Sprintf("it could not be rebuilt: replica %s failed to read %v: %v", p.id, k.extent, m.Code))
 			return
@@ -275,6 +287,9 @@ func (c *Core) copied(m replication.Message) {
 	for i, k := range rb.chunks {
 		switch {
 		case k.id != m.ID || k.state != copying && k.state != pulling:
+		case m.Code != replication.OK && k.state == copying:
+			c.fail(rb.to, m.Code, fmt.Sprintf("it could not be rebuilt: %v cannot be written: %s", k.extent, m.Text))
+			return
 		case m.Code != replication.OK:
 			rb.pulls, k.state = false, draining // through the target, then
 			return

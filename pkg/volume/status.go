@@ -33,6 +33,11 @@ type ReplicaStatus struct {
 	Reason      string // CamelCase
 	Text        string
 	Done, Total uint64 // bytes of a rebuild
+	// Damage that the replica reported since the target started, in bytes:
+	// Found in all, Healed from another replica, Damaged what is left.
+	Found, Healed, Damaged uint64
+	Repair                 string // a late one
+	Trouble                string // damage that stays
 }
 
 // Status describes the core now.
@@ -58,7 +63,13 @@ func (c *Core) Status() Status {
 }
 
 func (c *Core) describe(p *peer) ReplicaStatus {
-	r := ReplicaStatus{ID: p.id, Voter: slices.Contains(c.voters, p), State: "CatchingUp", Text: p.text}
+	r := ReplicaStatus{ID: p.id, Voter: slices.Contains(c.voters, p), State: "CatchingUp", Text: p.text,
+		Found: p.damage.found, Healed: p.damage.healed, Damaged: p.damage.all().Bytes(), Repair: p.damage.last, Trouble: p.damage.trouble(c.now)}
+	for _, x := range c.repairs {
+		if x.to == p {
+			r.Damaged += x.extent.Len
+		}
+	}
 	switch p.state {
 	case down:
 		r.State, r.Reason = "Offline", "NotConnected"

@@ -67,7 +67,7 @@ func (c *Core) issue() {
 			kept = append(kept, c.waiting[i:]...)
 			break
 		}
-		if c.copying(r.Extent) {
+		if c.copying(r.Extent) || c.repairing(r.Extent) {
 			kept = append(kept, r)
 			continue
 		}
@@ -97,6 +97,7 @@ func (c *Core) number(r *Request) {
 	c.uncom.bytes += e.size()
 	c.log.append(e)
 	c.noteSnapshot(&e)
+	c.overwritten(r.Extent)
 }
 
 // pump sends a peer all it has not been sent.

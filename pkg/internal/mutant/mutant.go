@@ -88,6 +88,9 @@ const (
 	// Hedged reads (pkg/volume, hedge.go).
 	HedgeStale     // a read is hedged to a replica that waits to be rebuilt
 	HedgeUnsettled // hedges see operations that are not acknowledged
+	// Repairing (pkg/volume, repair.go; pkg/replica, damage.go).
+	RepairUnlocked // writes pass an extent that is being repaired
+	LostServed     // what was lost is read as zeroes
 
 	Count
 )

@@ -68,6 +68,9 @@ func TestConformance(t *testing.T) {
 					}
 					return open(t, o)
 				},
+				Rot: func(t *testing.T, s store.Store, off uint64) store.Store {
+					return rotted(t, s, o, off)
+				},
 			})
 		})
 	}

@@ -207,6 +207,20 @@ func TestCorruptBlock(t *testing.T) {
 	}
 }
 
+// rotted closes s, spoils the block at off on its extent, and opens it again.
+func rotted(t *testing.T, s store.Store, o dmu.Options, off uint64) store.Store {
+	t.Helper()
+	p := make([]byte, s.Info().BlockSize)
+	if err := s.ReadAt(p, off); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rot(t, o.Path, p)
+	return open(t, o)
+}
+
 func rot(t *testing.T, path string, block []byte) {
 	t.Helper()
 	b, err := os.ReadFile(path)

@@ -143,7 +143,8 @@ func (s *Store) noteTaken(o *store.Op) C.int {
 
 // moveMark changes nothing but the mark.
 func (s *Store) moveMark(seq history.Seq) C.int {
-	return s.applyPlain([]store.Op{{Kind: store.Unmap, Seq: seq}})
+	_, e := s.applyPlain([]store.Op{{Kind: store.Unmap, Seq: seq}})
+	return e
 }
 
 // dropSnapshot: that operation Seq drops it is on the disk before the mark says

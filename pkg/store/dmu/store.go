@@ -240,48 +240,72 @@ func (s *Store) Apply(ops []store.Op) error {
 	if err := s.Info().Check(ops); err != nil {
 		return fmt.Errorf("extent %s: %w", s.opt.Path, err)
 	}
-	for len(ops) > 0 {
-		n, e := s.applySome(ops)
-		if e != 0 {
+	var err error
+	for done := 0; done < len(ops); {
+		n, e := s.applySome(ops[done:])
+		done += n
+		switch {
+		case e == 0:
+		case plain(&ops[done]) && s.rotten(e):
+			if done, err = s.meetsRot(ops, done); err != nil {
+				return err
+			}
+		default:
 			return s.fail(s.failedCall("apply to", e))
 		}
-		ops = ops[n:]
 	}
 	return nil
 }
 
 // applySome performs the first operations: one on snapshots, or all that have
-// nothing to do with them.
+// nothing to do with them. It returns how many were performed.
 func (s *Store) applySome(ops []store.Op) (int, C.int) {
 	switch o := &ops[0]; o.Kind {
 	case store.Snapshot:
-		return 1, s.takeSnapshot(o)
+		return performed(s.takeSnapshot(o))
 	case store.DropSnapshot:
-		return 1, s.dropSnapshot(o)
+		return performed(s.dropSnapshot(o))
 	case store.Rebase:
 		if e := s.dropAfter(o.Base); e != 0 {
-			return 1, e
+			return 0, e
 		}
-		return 1, s.applyPlain(ops[:1])
+		return s.applyPlain(ops[:1])
 	}
-	n := slices.IndexFunc(ops, func(o store.Op) bool { return o.Kind != store.Write && o.Kind != store.Unmap })
+	n := slices.IndexFunc(ops, func(o store.Op) bool { return !plain(&o) })
 	if n < 0 {
 		n = len(ops)
 	}
-	return n, s.applyPlain(ops[:n])
+	return s.applyPlain(ops[:n])
 }
 
-// applyPlain performs ops on this thread as long as nothing blocks.
-func (s *Store) applyPlain(ops []store.Op) C.int {
+// plain reports whether o changes content and nothing else.
+func plain(o *store.Op) bool { return o.Kind == store.Write || o.Kind == store.Unmap }
+
+// performed is what became of one operation.
+func performed(e C.int) (int, C.int) {
+	if e != 0 {
+		return 0, e
+	}
+	return 1, 0
+}
+
+// applyPlain performs ops on this thread as long as nothing blocks. It returns
+// how many were performed.
+func (s *Store) applyPlain(ops []store.Op) (int, C.int) {
 	var pins runtime.Pinner
 	words := encode(ops, &pins)
 	done, e := s.applyWords(words, 0)
 	if e == C.int(syscall.EAGAIN) {
+		more := make(chan int, 1)
 		e = s.guarded(func() C.int {
 			defer pins.Unpin()
-			_, e := s.applyWords(words[done*C.CASK_OP_WORDS:], 1)
+			n, e := s.applyWords(words[done*C.CASK_OP_WORDS:], 1)
+			more <- n
 			return e
 		})
+		if e != C.CASK_SUSPENDED {
+			done += <-more
+		}
 	} else {
 		pins.Unpin()
 	}
@@ -291,7 +315,7 @@ func (s *Store) applyPlain(ops []store.Op) C.int {
 		s.mark = mark
 		s.mu.Unlock()
 	}
-	return e
+	return done, e
 }
 
 func (s *Store) applyWords(words []uint64, mayBlock C.int) (int, C.int) {
@@ -343,13 +367,21 @@ func (s *Store) ReadAt(p []byte, off uint64) error {
 	if len(p) == 0 {
 		return nil
 	}
-	s.readers <- struct{}{}
-	e := C.cask_read(s.vol, C.uint64_t(off), C.uint64_t(len(p)), unsafe.Pointer(&p[0]))
-	<-s.readers
-	if e != 0 {
+	if e := s.read(p, off); e != 0 {
 		return fmt.Errorf("read of %d+%d: %w", off, len(p), failed("read", s.opt.Path, e))
 	}
 	return nil
+}
+
+// read fills p, which is not empty.
+func (s *Store) read(p []byte, off uint64) C.int {
+	s.readers <- struct{}{}
+	defer func() { <-s.readers }()
+	e := C.cask_read(s.vol, C.uint64_t(off), C.uint64_t(len(p)), unsafe.Pointer(&p[0]))
+	if s.rotten(e) {
+		return errCksum
+	}
+	return e
 }
 
 // Flush implements store.Store.

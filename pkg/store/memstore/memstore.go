@@ -61,6 +61,7 @@ type state struct {
 	mark    history.Seq
 	blocks  map[uint64][]byte      // by block number; absent reads as zeroes
 	changed map[uint64]history.Seq // by block number: the Seq that changed it last
+	rotten  map[uint64]bool        // by block number
 	meta    []byte
 	snaps   []snapshot // ascending by Seq
 }
@@ -75,6 +76,7 @@ type undoBlock struct {
 	n       uint64
 	data    []byte // nil: was absent
 	changed history.Seq
+	rotten  bool
 }
 
 // New makes an empty store with mark 0.
@@ -85,6 +87,7 @@ func New(opt Options) *Store {
 	return &Store{opt: opt, st: state{
 		blocks:  map[uint64][]byte{},
 		changed: map[uint64]history.Seq{},
+		rotten:  map[uint64]bool{},
 	}}
 }
 
@@ -100,6 +103,7 @@ func (s *Store) Clone() *Store {
 			mark:    s.st.mark,
 			blocks:  maps.Clone(s.st.blocks),
 			changed: maps.Clone(s.st.changed),
+			rotten:  maps.Clone(s.st.rotten),
 			meta:    slices.Clone(s.st.meta),
 			snaps:   slices.Clone(s.st.snaps),
 		},
@@ -133,6 +137,7 @@ func (s *Store) takeBackLocked() {
 		} else {
 			s.st.changed[b.n] = b.changed
 		}
+		s.st.setRotten(b.n, b.rotten)
 	}
 }
 
@@ -182,6 +187,9 @@ func (s *Store) Apply(ops []store.Op) error {
 		s.failed = err
 	}
 	for i := range ops {
+		if rotten := s.rottenEdgesLocked(&ops[i]); len(rotten) > 0 {
+			return &store.CorruptError{Done: i, Blocks: rotten, Err: fmt.Errorf("apply: %w", store.ErrCorrupt)}
+		}
 		s.applyLocked(&ops[i])
 	}
 	if n := len(s.undo) - maxPending; n > 0 {
@@ -211,9 +219,10 @@ func (s *Store) applyLocked(o *store.Op) {
 	for off := o.Extent.Off; off < o.Extent.End(); {
 		n, at := off/bs, off%bs
 		end := min(n*bs+bs, o.Extent.End())
-		u.blocks = append(u.blocks, undoBlock{n, s.st.blocks[n], s.st.changed[n]})
+		u.blocks = append(u.blocks, undoBlock{n, s.st.blocks[n], s.st.changed[n], s.st.rotten[n]})
 		s.changeLocked(n, at, end-off, o.Data[min(off-o.Extent.Off, uint64(len(o.Data))):])
 		s.st.changed[n] = key
+		delete(s.st.rotten, n) // it was changed whole: see rottenEdgesLocked
 		off = end
 	}
 	if o.Seq != 0 {
@@ -265,6 +274,9 @@ func (s *Store) ReadAt(p []byte, off uint64) error {
 	}
 	if err := s.faults[Read].hit(); err != nil {
 		return err
+	}
+	if n, rotten := s.rottenInLocked(uint64(len(p)), off); rotten {
+		return fmt.Errorf("read of block %d: %w", n, store.ErrCorrupt)
 	}
 	s.readBlocks(s.st.blocks, p, off)
 	return nil

@@ -27,6 +27,12 @@ func factory(opt memstore.Options) storetest.Factory {
 		Crash: func(_ *testing.T, s store.Store, rng *rand.Rand) store.Store {
 			return s.(*memstore.Store).Crash(rng)
 		},
+		Rot: func(t *testing.T, s store.Store, off uint64) store.Store {
+			if !s.(*memstore.Store).Rot(off) {
+				t.Fatal("nothing is there")
+			}
+			return s
+		},
 	}
 }
 

@@ -32,6 +32,9 @@ type Factory struct {
 	Crash func(t *testing.T, s store.Store, rng *rand.Rand) store.Store
 	// Exact says that a snapshot is a place that Changed knows exactly.
 	Exact bool
+	// Rot makes the block at byte off unreadable, and leaves the others; the
+	// store may be closed and opened again for that. Nil when there is no way.
+	Rot func(t *testing.T, s store.Store, off uint64) store.Store
 	// Rounds scales the random tests: operations per test, 400 when 0.
 	Rounds int
 }
@@ -66,6 +69,8 @@ func Run(t *testing.T, f Factory) {
 		{"SnapshotChanged", testSnapshotChanged},
 		{"SnapshotRebase", testSnapshotRebase},
 		{"SnapshotRandom", testSnapshotRandom},
+		{"RotIsSeen", testRotIsSeen},
+		{"RotAndPartialChanges", testRotPartial},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, f) })
 	}

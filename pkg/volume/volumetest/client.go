@@ -244,8 +244,9 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 		})
 		return
 	}
-	if errors.Is(err, block.ErrMedium) && c.w.layout != nil {
-		// The voters that are left are the rotten ones.
+	if errors.Is(err, block.ErrMedium) && (c.w.layout != nil || c.w.nobodyReads(q.Extent)) {
+		// The voters that are left are the rotten ones, or one that rotted was
+		// all that another could be rebuilt from.
 		delete(c.open, i)
 		c.under[kindOf(q)]--
 		return

@@ -369,6 +369,9 @@ func (w *world) replaceDisk() {
 		if m.wiped {
 			n = m
 		}
+		if m.damaged() {
+			return // n may be the only copy of what m cannot read
+		}
 	}
 	for _, m := range w.replicas {
 		if m != n && m.rebuilding() {
@@ -381,31 +384,15 @@ func (w *world) replaceDisk() {
 	}
 }
 
-// rotBlocks makes some blocks unreadable on one replica of several.
-func (w *world) rotBlocks() {
-	n := w.anyNode()
-	for _, m := range w.replicas {
-		if len(m.rot) > 0 || len(w.replicas) == 1 {
-			return
-		}
-	}
-	n.rot = map[uint64]bool{}
-	for range 1 + w.rng.IntN(8) {
-		n.rot[w.rng.Uint64N(blocks)] = true
-	}
-	w.trace("%s rots: %v", n.id, n.rot)
-	w.after(w.between(1000*ms, 8000*ms), func() { clear(n.rot) })
-}
-
 // heal ends all faults and makes sure there is a target and every replica.
 func (w *world) heal() {
 	w.trace("HEAL")
+	w.pardon()
 	w.healing, w.auth.down, w.auth.slow = true, false, false
 	for _, n := range w.replicas {
 		n.isolated, n.slow = false, false
 		n.makeRoom()
 		n.mend()
-		clear(n.rot)
 		n.start()
 	}
 	for _, t := range w.targets {
@@ -415,4 +402,5 @@ func (w *world) heal() {
 	for _, c := range w.clients {
 		c.move()
 	}
+	w.scrub()
 }

@@ -70,6 +70,8 @@ var mutants = []struct {
 	{mutant.SessionUnchecked, "SessionUnchecked", "6 a new session is required after a loss", []uint64{5}, []string{"power"}},
 	{mutant.WaitingKept, "WaitingKept", "6 a new session is required after a loss", []uint64{5}, []string{"power"}},
 	{mutant.SnapshotRebuilding, "SnapshotRebuilding", "10 snapshots are exact prefixes", nil, nil},
+	{mutant.RepairUnlocked, "RepairUnlocked", "7 repaired in place", []uint64{0}, []string{"rot", "slow"}},
+	{mutant.LostServed, "LostServed", "7 a checksum error is answered from another", []uint64{0}, []string{"rot"}},
 	{mutant.DenialTaken, "DenialTaken", "5 compare-and-swap under the epoch", []uint64{8, 9, 10}, nil},
 	{mutant.SnapshotsForgotten, "SnapshotsForgotten", "8 full resync copies snapshots", nil, nil},
 	{mutant.SnapshotsKept, "SnapshotsKept", "8 full resync copies snapshots", nil, nil},

@@ -22,7 +22,6 @@ type node struct {
 	life     int // counts processes
 	core     *replica.Core
 	store    *memstore.Store // nil until formatted
-	rot      map[uint64]bool // blocks whose checksum does not match
 	isolated bool
 	slow     bool
 	failing  bool   // its disk fails the next change,
@@ -51,49 +50,34 @@ func (n *node) Open() (store.Store, error) {
 	if n.store == nil {
 		return nil, store.ErrNotFound
 	}
-	return rotting{n.store, n}, nil
+	return filling{n.store, n}, nil
 }
 
 func (n *node) Create(size uint64) (store.Store, error) {
-	n.store = memstore.New(memstore.Options{Size: size, BlockSize: blockSize})
-	return rotting{n.store, n}, nil
+	n.store = memstore.New(memstore.Options{Size: size, BlockSize: recordSize})
+	return filling{n.store, n}, nil
 }
 
-// rotting is a store whose rotten blocks cannot be read until they are written,
-// and which may be full.
-type rotting struct {
+// filling is a store that may be full.
+type filling struct {
 	*memstore.Store
 	n *node
 }
 
-func (r rotting) ReadAt(p []byte, off uint64) error {
-	for b := off / blockSize; b < (off+uint64(len(p)))/blockSize; b++ {
-		if r.n.rot[b] {
-			return fmt.Errorf("block %d: %w", b, store.ErrCorrupt)
-		}
-	}
-	return r.Store.ReadAt(p, off)
+func (f filling) Apply(ops []store.Op) error {
+	f.fill(memstore.Apply)
+	return f.Store.Apply(ops)
 }
 
-func (r rotting) Apply(ops []store.Op) error {
-	for _, o := range ops {
-		for b := o.Extent.Off / blockSize; b < o.Extent.End()/blockSize; b++ {
-			delete(r.n.rot, b)
-		}
-	}
-	r.fill(memstore.Apply)
-	return r.Store.Apply(ops)
-}
-
-func (r rotting) SetMeta(b []byte) error {
-	r.fill(memstore.SetMeta)
-	return r.Store.SetMeta(b)
+func (f filling) SetMeta(b []byte) error {
+	f.fill(memstore.SetMeta)
+	return f.Store.SetMeta(b)
 }
 
 // fill has the next change fail while the disk is full.
-func (r rotting) fill(c memstore.Call) {
-	if r.n.full {
-		r.Store.Inject(c, 1, store.ErrNoSpace)
+func (f filling) fill(c memstore.Call) {
+	if f.n.full {
+		f.Store.Inject(c, 1, store.ErrNoSpace)
 	}
 }
 
@@ -202,7 +186,6 @@ func (n *node) crash() {
 func (n *node) wipe() {
 	n.crash()
 	n.store, n.shadow, n.lost, n.wiped = nil, shadow{}, true, true
-	clear(n.rot)
 	n.w.trace("%s has an empty disk", n.id)
 }
 

@@ -74,9 +74,11 @@ func (b *Broken) Error() string {
 const (
 	ms        = volume.Time(time.Millisecond)
 	blockSize = 512
-	blocks    = 48
-	maxEvents = 4 << 20 // of one run: more are a livelock
-	liveness  = 120_000 * ms
+	// recordSize is what a store reads and checks at once.
+	recordSize = 2 * blockSize
+	blocks     = 48
+	maxEvents  = 4 << 20 // of one run: more are a livelock
+	liveness   = 120_000 * ms
 )
 
 // The bounds, small enough that runs pass them: window < backlog < tail.
@@ -133,6 +135,7 @@ type world struct {
 	values   uint64
 	starts   map[history.Epoch]history.Seq // first operation of each epoch
 	numbered map[number]numbered
+	rotted   int // blocks that have rotted
 	unjudged int // blocks of which checkLinearizable says nothing
 
 	sessionsOver int // sessions of clients that ended
@@ -150,6 +153,7 @@ type flushed struct {
 type Result struct {
 	Ops, Targets, Crashes, Rebuilds, Resumed, Pulled, Events int
 	SessionsOver                                             int // because acknowledged writes may have been lost
+	Rotted, Healed                                           int // records that could not be read, and what was repaired
 	Unjudged                                                 int // blocks whose history had too many explanations to try
 }
 
@@ -162,6 +166,8 @@ func (r *Result) Add(o Result) {
 	r.Resumed += o.Resumed
 	r.Pulled += o.Pulled
 	r.Events += o.Events
+	r.Rotted += o.Rotted
+	r.Healed += o.Healed
 	r.Unjudged += o.Unjudged
 	r.SessionsOver += o.SessionsOver
 }

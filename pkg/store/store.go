@@ -27,6 +27,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
@@ -134,6 +135,26 @@ type Meta interface {
 	SetMeta(b []byte) error
 	// Close flushes and releases the store.
 	Close() error
+}
+
+// Scrubber is a Store that verifies by itself, in the background, that all it
+// holds can be read. Any goroutine may call it.
+type Scrubber interface {
+	// Scrub begins a scrub, or goes on with a paused one; or pauses it.
+	Scrub(on bool) error
+	Scrubbing() (ScrubStatus, error)
+	// Rotten returns the blocks that a scrub or a read has found unreadable since
+	// the last call, and how many others: not of the volume's content, or too
+	// many to name.
+	Rotten() (blocks block.Set, others uint64, err error)
+}
+
+// ScrubStatus is the scrub under way, or the last one.
+type ScrubStatus struct {
+	Running, Paused bool
+	Done, Total     uint64    // bytes allocated
+	Errors          uint64    // blocks that it could not read
+	Ended           time.Time // of the last one; zero when none has
 }
 
 // The error classes; test with errors.Is.

@@ -149,13 +149,47 @@ release_partial(partial_t *held)
 		dbuf_rele(held->db[i], held);
 }
 
+/*
+ * Can the indirect blocks above a range be read? ZFS looks at those between the
+ * ends only when a transaction is assigned, and asserts when it writes below one
+ * at the ends that is rotten.
+ */
+static int
+check_parents(cask_vol *v, uint64_t off, uint64_t len)
+{
+	dnode_t *dn = v->dn;
+	uint64_t epb = dn->dn_indblkshift - SPA_BLKPTRSHIFT;
+	uint64_t last = dn->dn_maxblkid >> epb;
+	int e = 0;
+
+	if (len == 0 || dn->dn_nlevels < 2)
+		return (0);
+	uint64_t b = (off / v->block_size) >> epb;
+	uint64_t end = MIN(((off + len - 1) / v->block_size) >> epb, last);
+	for (; e == 0 && b <= end; b++) {
+		rw_enter(&dn->dn_struct_rwlock, RW_READER);
+		dmu_buf_impl_t *db = dbuf_hold_level(dn, 1, b, FTAG);
+		rw_exit(&dn->dn_struct_rwlock);
+		if (db == NULL)
+			return (EIO);
+		e = dbuf_read(db, NULL, DB_RF_CANFAIL | DB_RF_NOPREFETCH);
+		dbuf_rele(db, FTAG);
+	}
+	return (e);
+}
+
 int
 apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block)
 {
 	uint64_t zeroes = 0;	/* a bit for each of at most TX_OPS */
-	dmu_tx_t *tx = dmu_tx_create(v->os);
 	partial_t held;
 
+	for (uint64_t i = 0; i < n; i++) {
+		int bad = check_parents(v, ops[i].off, ops[i].len);
+		if (bad != 0)
+			return (bad);
+	}
+	dmu_tx_t *tx = dmu_tx_create(v->os);
 	hold_partial(v, ops, n, &held);
 	for (uint64_t i = 0; i < n; i++) {
 		const op_t *op = &ops[i];

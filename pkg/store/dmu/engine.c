@@ -50,6 +50,7 @@ start(void)
 	zfs_vdev_aggregation_limit_non_rotating = 1 << 20;
 	/* spreads writes over many disks, a hand-off for each; here is one */
 	zio_dva_throttle_enabled = 0;
+	scrub_init();
 	io_engine = io_select(io_engine, &io_why);
 	kernel_init(SPA_MODE_READ | SPA_MODE_WRITE);
 }
@@ -103,14 +104,16 @@ static int suspensions;
 
 /*
  * libzpool's own does nothing. ZFS calls it for what an administrator should
- * know, a pool's suspension among it; while a pool is being opened nothing else
- * tells.
+ * know, blocks that cannot be read and a pool's suspension among it; while a pool
+ * is being opened nothing else tells.
  */
 int
 zfs_ereport_post(const char *clazz, spa_t *spa, vdev_t *vd,
     const zbookmark_phys_t *zb, zio_t *zio, uint64_t state)
 {
-	(void) spa, (void) vd, (void) zb, (void) zio, (void) state;
+	(void) vd, (void) zio, (void) state;
+	if (strcmp(clazz, FM_EREPORT_ZFS_DATA) == 0 && zb != NULL)
+		scrub_found(spa, zb);
 	if (strcmp(clazz, FM_EREPORT_ZFS_IO_FAILURE) == 0)
 		(void) __atomic_add_fetch(&suspensions, 1, __ATOMIC_SEQ_CST);
 	return (0);

@@ -111,6 +111,19 @@ int cask_set_meta(cask_vol *v, const void *buf, uint64_t len);
 /* ENOENT: none was ever set */
 int cask_get_meta(cask_vol *v, void *buf, uint64_t max, uint64_t *len);
 
+/* words of cask_scrub_status' answer */
+#define	CASK_SCRUB_WORDS	6	/* running, paused, done, total, errors, ended */
+
+/* begin a scrub, or go on with a paused one; or pause it */
+int cask_scrub(cask_vol *v, int pause);
+void cask_scrub_status(cask_vol *v, uint64_t *words);
+/*
+ * (offset, length) pairs of blocks that could not be read since the last call;
+ * *others counts those that are not the volume's content, or were too many
+ */
+void cask_found(cask_vol *v, uint64_t *pairs, uint64_t max, uint64_t *n,
+    uint64_t *others);
+
 /* test hook: from now on the extents' files fail: 1 writes, 2 reads, 4 flushes,
  * 8 writes of data, as on a full file system */
 void cask_file_fault(int kinds);

@@ -59,6 +59,15 @@ func (*Store) Meta() []byte { return nil }
 // SetMeta implements store.Meta.
 func (*Store) SetMeta([]byte) error { return ErrUnsupported }
 
+// Scrub implements store.Scrubber.
+func (*Store) Scrub(bool) error { return ErrUnsupported }
+
+// Scrubbing implements store.Scrubber.
+func (*Store) Scrubbing() (store.ScrubStatus, error) { return store.ScrubStatus{}, ErrUnsupported }
+
+// Rotten implements store.Scrubber.
+func (*Store) Rotten() (block.Set, uint64, error) { return nil, 0, ErrUnsupported }
+
 // Close implements store.Meta.
 func (*Store) Close() error { return ErrUnsupported }
 

@@ -175,6 +175,10 @@ struct cask_snap {
 	uint64_t size;
 };
 
+/* scrub.c */
+void scrub_init(void);
+void scrub_found(spa_t *spa, const zbookmark_phys_t *zb);
+
 /* taskq.c: this thread reaps completions; its tasks are kept in head */
 void reaper_begin(taskq_ent_t *head);
 void reaper_run(void);

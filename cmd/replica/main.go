@@ -30,6 +30,7 @@ type options struct {
 	compression    string
 	blockSize      uint
 	io             dmu.IO
+	scrub          time.Duration
 }
 
 func parse() options {
@@ -44,6 +45,7 @@ func parse() options {
 	flag.StringVar(&o.compression, "compression", "lz4", "lz4 or off, of a volume made now")
 	flag.UintVar(&o.blockSize, "block-size", dmu.DefaultBlockSize, "record size in bytes, a power of two, of a volume made now")
 	flag.TextVar(&o.io, "io-engine", dmu.IOAuto, "auto (io_uring where the kernel and seccomp allow it), io_uring or threads")
+	flag.DurationVar(&o.scrub, "scrub-every", 30*24*time.Hour, "how long after a scrub the next one begins; 0: none, and one under way is paused")
 	flag.Parse()
 	if o.Volume == "" || o.Replica == "" || o.dir == "" {
 		fmt.Fprintln(os.Stderr, "cask-replica: give --volume, --replica and --pool-dir")
@@ -77,7 +79,8 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("listen for targets: %w", err)
 	}
-	s := replica.NewServer(replica.Config{Identity: o.Identity, Backing: o.backing(ctx, engine), Turns: ioc.Turns{Dir: o.dir}, Logf: log.Printf})
+	s := replica.NewServer(replica.Config{Identity: o.Identity, Backing: o.backing(ctx, engine), Turns: ioc.Turns{Dir: o.dir},
+		Scrub: replica.ScrubConfig{Every: o.scrub}, Logf: log.Printf})
 	if o.health == "" {
 		return s.Serve(ctx, l)
 	}

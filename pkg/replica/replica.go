@@ -60,6 +60,7 @@ type Config struct {
 	Peers Peers
 	// Turns may be nil: no bound.
 	Turns Turns
+	Scrub ScrubConfig
 	// Logf may be nil.
 	Logf func(format string, args ...any)
 	// TailBytes and TailOps bound the tail; the constants when 0.

@@ -98,6 +98,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		s.watch(ctx)
 		cancel()
 	})
+	wg.Go(func() { s.scrub(ctx) }) // ends with ctx
 	err := s.conns.Serve(ctx, l, accept.Handler[*conn]{Open: s.open, Run: s.serve})
 	cancel()
 	wg.Wait()

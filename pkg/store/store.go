@@ -140,8 +140,9 @@ type Meta interface {
 // Scrubber is a Store that verifies by itself, in the background, that all it
 // holds can be read. Any goroutine may call it.
 type Scrubber interface {
-	// Scrub begins a scrub, or goes on with a paused one; or pauses it.
-	Scrub(on bool) error
+	// BeginScrub begins a scrub, or goes on with a paused one.
+	BeginScrub() error
+	PauseScrub() error
 	Scrubbing() (ScrubStatus, error)
 	// Rotten returns the blocks that a scrub or a read has found unreadable since
 	// the last call, and how many others: not of the volume's content, or too

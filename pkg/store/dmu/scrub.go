@@ -15,14 +15,19 @@ import (
 // maxFound bounds the blocks of one answer of Rotten.
 const maxFound = 1024
 
-// Scrub implements store.Scrubber. ZFS keeps how far a scrub has come in the
+// BeginScrub implements store.Scrubber. ZFS keeps how far a scrub has come in the
 // pool: it goes on by itself when the store is opened again, unless it was paused.
-func (s *Store) Scrub(on bool) error {
+func (s *Store) BeginScrub() error { return s.scrub(0) }
+
+// PauseScrub implements store.Scrubber.
+func (s *Store) PauseScrub() error { return s.scrub(1) }
+
+func (s *Store) scrub(pause C.int) error {
 	if err := s.enterChange("scrub"); err != nil {
 		return err
 	}
 	defer s.leave()
-	return s.failedCall("scrub", s.guarded(func() C.int { return C.cask_scrub(s.vol, flag(!on)) }))
+	return s.failedCall("scrub", s.guarded(func() C.int { return C.cask_scrub(s.vol, pause) }))
 }
 
 // Scrubbing implements store.Scrubber.

@@ -23,7 +23,7 @@ func scrub(t *testing.T, s *dmu.Store) (block.Set, uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Scrub(true); err != nil {
+	if err := s.BeginScrub(); err != nil {
 		t.Fatal(err)
 	}
 	var found block.Set

@@ -59,8 +59,11 @@ func (*Store) Meta() []byte { return nil }
 // SetMeta implements store.Meta.
 func (*Store) SetMeta([]byte) error { return ErrUnsupported }
 
-// Scrub implements store.Scrubber.
-func (*Store) Scrub(bool) error { return ErrUnsupported }
+// BeginScrub implements store.Scrubber.
+func (*Store) BeginScrub() error { return ErrUnsupported }
+
+// PauseScrub implements store.Scrubber.
+func (*Store) PauseScrub() error { return ErrUnsupported }
 
 // Scrubbing implements store.Scrubber.
 func (*Store) Scrubbing() (store.ScrubStatus, error) { return store.ScrubStatus{}, ErrUnsupported }

@@ -66,7 +66,7 @@ unit() {
   stage "without cgo" tests_without_cgo nocgo "${engine[@]}"
   stage "data races" tests race -race -short "${RACES[@]}"
   stage "iSCSI conformance" tests iscsi -tags conformance -count 1 -timeout 5m -skip TestKernel ./test/conformance/iscsi
-  stage simulator tests simulator -run TestSimulation -count 1 ./pkg/volume/volumetest -seeds 500
+  stage simulator tests simulator -run TestSimulation -count 1 ./pkg/volume/volumetest -seeds 2000
   stage "model of replication" hack/model.sh
   stage "attack on real processes" tests attack -run TestAttack -count 1 ./test/attack -rounds 10 -logs "$OUT/attack"
   stage mutants tests mutants -tags mutants -run TestMutants -count 1 -timeout 20m ./pkg/volume/volumetest -seeds 4000

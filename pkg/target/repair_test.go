@@ -21,7 +21,7 @@ func TestRepair(t *testing.T) {
 	}
 	setup.everywhere(t)
 	for i := range uint64(5) {
-		setup.replicas[0].s.Rot(i * 80 << 10)
+		setup.replicas[0].s.Load().Rot(i * 80 << 10)
 	}
 	got := make([]byte, len(data))
 	for range 500 {
@@ -39,7 +39,7 @@ func TestRepair(t *testing.T) {
 	if err := end(); err != nil {
 		t.Fatal(err)
 	}
-	if left := setup.replicas[0].s.Rotten(); len(left) > 0 {
+	if left := setup.replicas[0].s.Load().Rotten(); len(left) > 0 {
 		t.Errorf("not repaired: %v", left)
 	}
 }
@@ -55,7 +55,7 @@ func TestRotEverywhere(t *testing.T) {
 	}
 	setup.everywhere(t)
 	for _, r := range setup.replicas {
-		r.s.Rot(4096)
+		r.s.Load().Rot(4096)
 	}
 	if err := do(tg, block.OpRead, 0, make([]byte, 8192)); !errors.Is(err, block.ErrMedium) {
 		t.Fatalf("read of what rotted everywhere: %v", err)
@@ -76,12 +76,12 @@ func (s *setup) everywhere(t *testing.T) {
 	t.Helper()
 	for _, r := range s.replicas {
 		for range 2000 {
-			if r.s.Info().Mark >= 1 {
+			if r.s.Load().Info().Mark >= 1 {
 				break
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
-		if r.s.Info().Mark < 1 {
+		if r.s.Load().Info().Mark < 1 {
 			t.Fatalf("%s has nothing", r.id)
 		}
 	}

@@ -30,7 +30,7 @@ type copyOf struct {
 	t      *testing.T
 	id     string
 	addr   string
-	s      *memstore.Store
+	s      atomic.Pointer[memstore.Store]
 	slow   atomic.Int64 // each read takes this long, ns
 	volume string
 	stop   func()
@@ -48,16 +48,19 @@ func (s slowly) ReadAt(p []byte, off uint64) error {
 }
 
 func (c *copyOf) Open() (store.Store, error) {
-	if c.s == nil {
+	s := c.s.Load()
+	if s == nil {
 		return nil, store.ErrNotFound
 	}
-	c.s = c.s.Clone()
-	return slowly{c.s, c}, nil
+	s = s.Clone()
+	c.s.Store(s)
+	return slowly{s, c}, nil
 }
 
 func (c *copyOf) Create(size uint64) (store.Store, error) {
-	c.s = memstore.New(memstore.Options{Size: size})
-	return slowly{c.s, c}, nil
+	s := memstore.New(memstore.Options{Size: size})
+	c.s.Store(s)
+	return slowly{s, c}, nil
 }
 
 func (c *copyOf) start() {
@@ -273,11 +276,11 @@ func TestLoss(t *testing.T) {
 	rng := rand.New(rand.NewSource(1))
 	var after []*memstore.Store
 	for _, c := range s.replicas {
-		after = append(after, c.s.Crash(rng))
+		after = append(after, c.s.Load().Crash(rng))
 	}
 	for i, c := range s.replicas {
 		c.stop()
-		c.s = after[i]
+		c.s.Store(after[i])
 	}
 	waiting := make(chan error, 1)
 	old.Submit(&block.Request{Op: block.OpFlush, Done: func(_ *block.Request, err error) { waiting <- err }})

@@ -85,7 +85,7 @@ var mutants = []struct {
 }
 
 // uncaught are those that the simulator does not provoke yet: tried by number only.
-var uncaught = []mutant.ID{mutant.DenialTaken, mutant.TurnKept}
+var uncaught = []mutant.ID{mutant.DenialTaken, mutant.TurnKept, mutant.ResumeInTwo, mutant.FetchAny}
 
 const row = "%-17s %-50s %-9s %-13s %s\n"
 

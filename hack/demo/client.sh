@@ -80,6 +80,8 @@ longest_pause() { awk 'NR > 1 && $2 - last > max { max = $2 - last } { last = $2
 
 check() {
   local acknowledged rows missing counted history
+  # It counts, and may wait: only the load measures pauses.
+  CONNECTION="host=$HOST user=postgres dbname=postgres connect_timeout=30"
   acknowledged=$(wc -l <"$WORK/acknowledged")
   rows=$(query 'select count(*) from ledger') || return 1
   missing=$({

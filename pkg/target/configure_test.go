@@ -36,17 +36,8 @@ func (s *setup) settings(level quorum.Level, replicas ...quorum.ReplicaID) Setti
 // following starts a target with settings that can change.
 func (s *setup) following(t *testing.T, name string, x Settings, r Reporter) (*Target, func() error) {
 	t.Helper()
-	tg := New(Config{Volume: volume.Config{Instance: name, Layout: &x.Layout, Size: testSize, Volume: "vol", Timing: volume.DefaultTiming()},
+	return run(t, Config{Volume: volume.Config{Instance: name, Layout: &x.Layout, Size: testSize, Volume: "vol", Timing: volume.DefaultTiming()},
 		Addresses: x.Addresses, Authority: s.record, Reporter: r})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- tg.Run(ctx) }()
-	end := sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})
-	t.Cleanup(func() { _ = end() })
-	return tg, end
 }
 
 // settledAt waits until the record is as laid out.

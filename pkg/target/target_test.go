@@ -113,8 +113,14 @@ func (s *setup) target(t *testing.T, name string) (*Target, func() error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tg := New(Config{Volume: volume.Config{Instance: name, Level: quorum.Quorum, Replicas: rec.Voters, Size: testSize, Volume: "vol",
+	return run(t, Config{Volume: volume.Config{Instance: name, Level: quorum.Quorum, Replicas: rec.Voters, Size: testSize, Volume: "vol",
 		Timing: volume.DefaultTiming()}, Addresses: s.addrs, Authority: s.record})
+}
+
+// run runs a target until it is told to end, or the test is over.
+func run(t *testing.T, cfg Config) (*Target, func() error) {
+	t.Helper()
+	tg := New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- tg.Run(ctx) }()

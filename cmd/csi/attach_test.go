@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -128,28 +129,41 @@ func children(pid int) []int {
 	return out
 }
 
-// descendants that are these tests' own processes.
-func descendants(pid int) []int {
-	var all []int
-	for _, c := range children(pid) {
-		all = append(append(all, descendants(c)...), c)
-	}
-	return all
-}
-
-// killAll is the node losing its power, as far as processes go.
+// killAll is the node losing its power, as far as processes go: all at once.
+// One that saw another die would clear up after it.
 func (a *attacher) killAll() {
 	pid := a.cmd.Process.Pid
 	if unix.Kill(pid, 0) != nil {
 		return
 	}
-	// Stopped, it cannot start another agent meanwhile.
-	_ = unix.Kill(pid, unix.SIGSTOP)
-	for _, c := range descendants(pid) {
-		_ = unix.Kill(c, unix.SIGKILL)
+	all := stopped(pid)
+	for _, p := range all {
+		_ = unix.Kill(p, unix.SIGKILL)
 	}
-	_ = a.cmd.Process.Kill()
 	_ = a.cmd.Wait()
+}
+
+// stopped stops a process, then its children: what is stopped starts no others.
+func stopped(pid int) []int {
+	_ = unix.Kill(pid, unix.SIGSTOP)
+	awaitStop(pid)
+	all := []int{pid}
+	for _, c := range children(pid) {
+		all = append(all, stopped(c)...)
+	}
+	return all
+}
+
+// awaitStop waits until a signal that was sent has stopped all threads.
+func awaitStop(pid int) {
+	for range 1000 {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, state, found := strings.Cut(string(raw), ") ")
+		if err != nil || !found || strings.ContainsAny(state[:1], "TZX") {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func testSpec(addr string) agent.Spec {
@@ -275,15 +289,13 @@ func TestKilledWhileAttaching(t *testing.T) {
 
 // asksItsServer: a process of pid's family waits for FUSE.
 func asksItsServer(pid int) bool {
-	for _, p := range append(descendants(pid), pid) {
-		stacks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stack", p))
-		for _, file := range stacks {
-			if raw, _ := os.ReadFile(file); bytes.Contains(raw, []byte("fuse_fsync")) {
-				return true
-			}
+	stacks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stack", pid))
+	for _, file := range stacks {
+		if raw, _ := os.ReadFile(file); bytes.Contains(raw, []byte("fuse_fsync")) {
+			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(children(pid), asksItsServer)
 }
 
 // An attachment killed while its device is being taken away, with writes that

@@ -1,7 +1,7 @@
 // Command testsum reads the events of `go test -json` and prints what a person
 // wants to see: a line for each package when it ends, everything a failed test
-// said, why tests were skipped; and appends its counts to a file, for a total over
-// several runs.
+// said, why tests were skipped; and appends its counts and failures to a file, for
+// a total over several runs, which says once more what failed.
 //
 //	go test -json ./... | testsum TOTALS-FILE
 //	testsum -total TOTALS-FILE
@@ -27,22 +27,31 @@ type event struct {
 	Output     string
 }
 
-type counts struct{ passed, failed, skipped int }
+type counts struct{ Passed, Failed, Skipped int }
 
 func (c *counts) add(o counts) {
-	c.passed += o.passed
-	c.failed += o.failed
-	c.skipped += o.skipped
+	c.Passed += o.Passed
+	c.Failed += o.Failed
+	c.Skipped += o.Skipped
 }
 
 func (c counts) String() string {
-	return fmt.Sprintf("%d passed, %d failed, %d skipped", c.passed, c.failed, c.skipped)
+	return fmt.Sprintf("%d passed, %d failed, %d skipped", c.Passed, c.Failed, c.Skipped)
 }
+
+// totals is a line of the file: one run.
+type totals struct {
+	counts
+	Failures []string // what each failed test or package said last
+}
+
+// lastWords of a failure, in bytes: enough for its reason.
+const lastWords = 1500
 
 // report gathers events until their package or test ends.
 type report struct {
 	out    io.Writer
-	total  counts
+	total  totals
 	byPkg  map[string]*counts
 	output map[[2]string]*strings.Builder // by package and test
 }
@@ -65,11 +74,11 @@ func run(args []string) error {
 	if err := r.readAll(os.Stdin); err != nil {
 		return err
 	}
-	if err := appendCounts(args[0], r.total); err != nil {
+	if err := appendTotals(args[0], r.total); err != nil {
 		return err
 	}
-	fmt.Println(r.total)
-	if r.total.failed > 0 {
+	fmt.Println(r.total.counts)
+	if r.total.Failed > 0 {
 		return errors.New("tests failed, see above")
 	}
 	return nil
@@ -124,14 +133,21 @@ func (r *report) endTest(e event) {
 	c := r.pkg(e.Package)
 	switch e.Action {
 	case "pass":
-		c.passed++
+		c.Passed++
 	case "skip":
-		c.skipped++
+		c.Skipped++
 		fmt.Fprintf(r.out, "skipped %s %s\n", e.Package, indented(r.buffer(e).String(), "=== ", "--- "))
 	case "fail":
-		c.failed++
-		fmt.Fprintf(r.out, "FAILED %s %s\n%s", e.Package, e.Test, r.buffer(e))
+		c.Failed++
+		r.failed(e)
 	}
+}
+
+func (r *report) failed(e event) {
+	said := r.buffer(e).String()
+	name := strings.TrimSpace(e.Package + " " + e.Test)
+	fmt.Fprintf(r.out, "FAILED %s\n%s", name, said)
+	r.total.Failures = append(r.total.Failures, fmt.Sprintf("FAILED %s\n%s", name, said[max(0, len(said)-lastWords):]))
 }
 
 // indented joins the lines that have none of the prefixes.
@@ -151,9 +167,9 @@ next:
 
 func (r *report) endPackage(e event) {
 	c := r.pkg(e.Package)
-	if e.Action == "fail" && c.failed == 0 { // it did not build, or ended itself
-		c.failed++
-		fmt.Fprint(r.out, r.buffer(e))
+	if e.Action == "fail" && c.Failed == 0 { // it did not build, or ended itself
+		c.Failed++
+		r.failed(e)
 	}
 	r.total.add(*c)
 	switch {
@@ -164,12 +180,16 @@ func (r *report) endPackage(e event) {
 	}
 }
 
-func appendCounts(file string, c counts) error {
+func appendTotals(file string, t totals) error {
+	line, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
 	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(f, c.passed, c.failed, c.skipped)
+	_, err = fmt.Fprintln(f, string(line))
 	return errors.Join(err, f.Close())
 }
 
@@ -179,16 +199,19 @@ func printTotal(file string) error {
 		return err
 	}
 	defer f.Close()
-	var total, c counts
-	for {
-		_, err := fmt.Fscanln(f, &c.passed, &c.failed, &c.skipped)
-		if errors.Is(err, io.EOF) {
-			fmt.Println(total)
-			return nil
-		}
-		if err != nil {
+	var sum counts
+	for d := json.NewDecoder(f); ; {
+		var t totals
+		if err := d.Decode(&t); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		total.add(c)
+		sum.add(t.counts)
+		for _, failure := range t.Failures {
+			fmt.Println(failure)
+		}
 	}
+	fmt.Println(sum)
+	return nil
 }

@@ -72,6 +72,23 @@ func (s Set) Within(e Extent) Set {
 	return out
 }
 
+// Common is what s and o have in common.
+func (s Set) Common(o Set) Set {
+	var out Set
+	for len(s) > 0 && len(o) > 0 {
+		off, end := max(s[0].Off, o[0].Off), min(s[0].End(), o[0].End())
+		if off < end {
+			out = append(out, Extent{Off: off, Len: end - off})
+		}
+		if s[0].End() < o[0].End() {
+			s = s[1:]
+		} else {
+			o = o[1:]
+		}
+	}
+	return out
+}
+
 // Coarse is a set of at most n extents that has every byte of s.
 func (s Set) Coarse(n int) Set {
 	for len(s) > n {

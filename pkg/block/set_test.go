@@ -45,7 +45,9 @@ func TestSet(t *testing.T) {
 		}
 		s, e := block.SetOf(es...), someExtent(rng)
 		b := bitsOf(s)
-		want := map[string]*bits{"of": {}, "with": {}, "without": {}, "within": {}}
+		o := block.SetOf(someExtent(rng), someExtent(rng), someExtent(rng))
+		ob := bitsOf(o)
+		want := map[string]*bits{"of": {}, "with": {}, "without": {}, "within": {}, "common": {}}
 		overlaps, count := false, uint64(0)
 		for i := range uint64(span) {
 			in := i >= e.Off && i < e.End()
@@ -53,14 +55,15 @@ func TestSet(t *testing.T) {
 				want["of"][i] = want["of"][i] || i >= x.Off && i < x.End()
 			}
 			want["with"][i], want["without"][i], want["within"][i] = b[i] || in, b[i] && !in, b[i] && in
+			want["common"][i] = b[i] && ob[i]
 			overlaps = overlaps || b[i] && in
 			if b[i] {
 				count++
 			}
 		}
-		for name, got := range map[string]block.Set{"of": s, "with": s.With(e), "without": s.Without(e), "within": s.Within(e)} {
+		for name, got := range map[string]block.Set{"of": s, "with": s.With(e), "without": s.Without(e), "within": s.Within(e), "common": s.Common(o)} {
 			if bitsOf(got) != *want[name] || !wellFormed(got) {
-				t.Fatalf("%v %s %v is %v", s, name, e, got)
+				t.Fatalf("%v %s %v or %v is %v", s, name, e, o, got)
 			}
 		}
 		if s.Overlaps(e) != overlaps || s.Bytes() != count {

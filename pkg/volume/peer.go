@@ -136,6 +136,9 @@ func (c *Core) lose(p *peer, why string) {
 		} else if rb.from == p {
 			rb.lostSource()
 		}
+		for k := range rb.lists {
+			delete(rb.lists[k].asked, p)
+		}
 	}
 	if c.phase == Tailing && c.tail.from == p {
 		c.reacquire(fmt.Sprintf("replica %s was lost while its history was read", p.id))

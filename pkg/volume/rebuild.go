@@ -26,7 +26,7 @@ type rebuild struct {
 	held     held
 	leg      leg
 	lists    [listKinds]list
-	todo     []block.Extent // nil until all lists are there
+	todo     block.Set // nil until all lists are there
 	planned  bool
 	chunk    uint64 // bytes
 	chunks   []*chunk
@@ -65,7 +65,7 @@ func (c *Core) copying(e block.Extent) bool {
 // lostSource takes back what the source was asked.
 func (rb *rebuild) lostSource() {
 	rb.from, rb.pulls, rb.probeID = nil, false, 0
-	rb.leg.listID, rb.lists[theirs].id, rb.lists[theirsLow].id = 0, 0, 0
+	rb.leg.listID = 0
 	for _, k := range rb.chunks {
 		if k.state == reading {
 			k.state = draining
@@ -86,17 +86,17 @@ func (c *Core) advanceRebuild() {
 		if rb.from = c.source(); rb.from == nil {
 			return
 		}
+		rb.askAgain()
 		c.probe(rb)
 	}
 	if !rb.leg.chosen {
 		c.askSnapshots(rb)
 		return
 	}
-	if rb.from.acked >= rb.start {
-		c.ask(rb.from, theirs, rb.base)
-		c.ask(rb.from, theirsLow, rb.resume.floor)
+	if !rb.planned {
+		c.askTheirs(rb)
 	}
-	if rb.listed() {
+	if rb.planned || c.listed(rb) {
 		rb.plan(c.cfg.Size, c.cfg.Bounds.CopyChunk)
 		c.copyChunks(rb)
 	}
@@ -144,12 +144,12 @@ func (c *Core) onTurn(m replication.Message) {
 // is stable on the source by now, and what it did alone is known. Of the
 // snapshots that it has it keeps those of the list.
 func (c *Core) giveUp(rb *rebuild, list []store.SnapshotInfo) {
-	rb.start, rb.to.state, rb.lists[mine].id = c.last, rebuilding, c.id()
+	rb.start, rb.to.state = c.last, rebuilding
 	if rb.leg.to.Seq != 0 {
 		rb.start, rb.to.state = rb.leg.to.Seq-1, backfilling
 	}
 	rb.to.sent, rb.to.acked = rb.start, rb.start
-	m := replication.Message{Type: replication.Rebuild, ID: rb.lists[mine].id, Base: rb.base, Seq: rb.start, History: c.hist}
+	m := replication.Message{Type: replication.Rebuild, ID: rb.lists[mine].ask(c, rb.to), Base: rb.base, Seq: rb.start, History: c.hist}
 	if b := replication.EncodeSnapshots(list); len(b) > 0 {
 		m.Bufs = [][]byte{b}
 	}

@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -38,60 +37,120 @@ type listKind uint8
 
 const (
 	mine      listKind = iota // at the replica after base
-	theirs                    // at the source after base
-	theirsLow                 // at the source after floor, for what was copied before
+	theirs                    // in the history after base
+	theirsLow                 // in the history after floor, for what was copied before
 	own                       // at the replica after common, likewise: before it gives up what it knows of that
 	listKinds
 )
 
-// list is one of them.
+// list is one of them: what all that answered have in common.
 type list struct {
-	id      uint64 // of the request under way
+	asked   map[*peer]uint64 // by the ID of the question; 0: answered
 	have    bool
-	extents []block.Extent
+	since   Time // the first was asked then,
+	until   Time // and the others are waited for until then
+	extents block.Set
 }
 
-// ask requests a list, unless it is there, on its way, or not needed.
+// ask requests a list of p, unless p was asked, or the list is not needed.
 func (c *Core) ask(p *peer, k listKind, since history.Seq) {
 	rb := c.rebuild
 	l := &rb.lists[k]
 	if k == theirsLow && (rb.resume.copied == 0 || mutant.On(mutant.ResumeStale)) || k == own && !rb.resume.diverged {
 		l.have = true
-	}
-	if l.have || l.id != 0 {
 		return
 	}
-	l.id = c.id()
-	m := replication.Message{Type: replication.Changed, ID: l.id, Base: since}
-	if p == rb.from {
+	if _, asked := l.asked[p]; asked {
+		return
+	}
+	m := replication.Message{Type: replication.Changed, ID: l.ask(c, p), Base: since}
+	if p != rb.to {
 		m.Seq = rb.leg.to.Seq
 	}
 	c.send(p, m)
 }
 
-// listed reports whether all lists have come.
-func (rb *rebuild) listed() bool {
-	return !slices.ContainsFunc(rb.lists[:], func(l list) bool { return !l.have })
+// ask notes that p is asked, and returns the question's ID.
+func (l *list) ask(c *Core, p *peer) uint64 {
+	if l.asked == nil {
+		l.asked, l.since = map[*peer]uint64{}, c.now
+	}
+	l.asked[p] = c.id()
+	return l.asked[p]
+}
+
+// askTheirs asks all that hold exactly the history, up to where the stream
+// begins: the list of each has all that the history changed, and whatever else
+// was written there, by a rebuild of its own for one. Only the former is in
+// all of them.
+func (c *Core) askTheirs(rb *rebuild) {
+	for _, p := range c.peers {
+		holds := p.state == synced && p.acked >= max(rb.start, rb.leg.to.Seq)
+		if holds || p.state == heard && p.membership() == replication.Member && mutant.On(mutant.ListOfAny) {
+			c.ask(p, theirs, rb.base)
+			c.ask(p, theirsLow, rb.resume.floor)
+		}
+	}
+}
+
+// askAgain has a new source asked for lists that nobody could give.
+func (rb *rebuild) askAgain() {
+	for k := range rb.lists {
+		if l := &rb.lists[k]; !l.have {
+			delete(l.asked, rb.from)
+		}
+	}
+}
+
+// listed reports whether all lists have come. Once one replica has answered the
+// others are waited for as long again and Retry, unless I/O waits.
+func (c *Core) listed(rb *rebuild) bool {
+	return !slices.ContainsFunc(rb.lists[:], func(l list) bool {
+		return !l.have || c.now < l.until && !c.urgent() && l.waits()
+	})
 }
 
 func (c *Core) onExtents(p *peer, m replication.Message) {
 	rb := c.rebuild
-	if rb == nil || p != rb.to && p != rb.from {
+	if rb == nil || rb.planned {
 		return
 	}
-	k := slices.IndexFunc(rb.lists[:], func(l list) bool { return l.id == m.ID && !l.have })
-	if k < 0 || m.ID == 0 {
+	k := slices.IndexFunc(rb.lists[:], func(l list) bool { return l.asked[p] == m.ID && m.ID != 0 })
+	if k < 0 {
 		return
 	}
-	if m.Code == replication.ErrNoSnapshot {
+	l := &rb.lists[k]
+	l.asked[p] = 0
+	switch {
+	case m.Code == replication.OK, mutant.On(mutant.ListFailed):
+		l.add(c, m.Extents)
+	case p != rb.to && p != rb.from: // the others' lists are enough
+	case m.Code == replication.ErrNoSnapshot:
 		c.reset(rb.to, goneSnapshot)
-		return
-	}
-	if m.Code != replication.OK {
+	default:
 		c.fail(rb.to, m.Code, fmt.Sprintf("replica %s cannot list what changed: %s", p.id, m.Text))
+	}
+}
+
+// waits reports whether someone has not answered.
+func (l *list) waits() bool {
+	for _, id := range l.asked {
+		if id != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// add is one more answer.
+func (l *list) add(c *Core, es []block.Extent) {
+	s := block.SetOf(es...)
+	if l.have {
+		l.extents = l.extents.Common(s)
 		return
 	}
-	rb.lists[k].have, rb.lists[k].extents = true, m.Extents
+	l.have, l.extents = true, s
+	l.until = c.now + (c.now - l.since) + c.cfg.Timing.Retry
 }
 
 // plan unites the lists: up to where an earlier rebuild came what changed
@@ -105,39 +164,13 @@ func (rb *rebuild) plan(size, chunk uint64) {
 		rb.lists[mine].extents = nil
 	}
 	low, high := block.Extent{Len: rb.resume.copied}, block.Extent{Off: rb.resume.copied, Len: size - rb.resume.copied}
-	var all []block.Extent
+	var all block.Set
 	for k, within := range [listKinds]block.Extent{mine: high, theirs: high, theirsLow: low, own: low} {
-		all = appendWithin(all, rb.lists[k].extents, within)
+		all = append(all, rb.lists[k].extents.Within(within)...)
 		rb.lists[k].extents = nil
 	}
-	rb.todo = united(all)
-	for _, e := range rb.todo {
-		rb.total += e.Len
-	}
-}
-
-// appendWithin appends the parts of es that lie within w.
-func appendWithin(all, es []block.Extent, w block.Extent) []block.Extent {
-	for _, e := range es {
-		off, end := max(e.Off, w.Off), min(e.End(), w.End())
-		if off < end {
-			all = append(all, block.Extent{Off: off, Len: end - off})
-		}
-	}
-	return all
-}
-
-// united sorts and merges extents.
-func united(all []block.Extent) (out []block.Extent) {
-	slices.SortFunc(all, func(a, b block.Extent) int { return cmp.Compare(a.Off, b.Off) })
-	for _, e := range all {
-		if n := len(out); n > 0 && e.Off <= out[n-1].End() {
-			out[n-1].Len = max(out[n-1].End(), e.End()) - out[n-1].Off
-		} else {
-			out = append(out, e)
-		}
-	}
-	return out
+	rb.todo = block.SetOf(all...)
+	rb.total += rb.todo.Bytes()
 }
 
 // note has the replica remember, from time to time, how far it was brought:

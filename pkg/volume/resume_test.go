@@ -6,6 +6,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replication"
 )
 
@@ -51,5 +52,57 @@ func TestPlanMovesWhatIsLeft(t *testing.T) {
 	want := []block.Extent{{Off: mib, Len: 12288}, {Off: 4 * mib, Len: 4 * mib}}
 	if !slices.Equal(rb.todo, want) || rb.total != 4*mib+12288 {
 		t.Errorf("%v, %d bytes, want %v", rb.todo, rb.total, want)
+	}
+}
+
+// TestListsInCommon: of what the replicas in sync list, what all of them list
+// is moved; one that has not all of the history is not asked, and one that
+// fails or does not answer in time is left out.
+func TestListsInCommon(t *testing.T) {
+	all, some := []block.Extent{{Len: 8 * mib}}, []block.Extent{{Off: mib, Len: mib}}
+	for name, x := range map[string]struct {
+		first, second []block.Extent
+		code          replication.Code // of the second
+		acked         history.Seq      // by the second, of 9
+		asked         int
+		late          bool
+		want          uint64 // bytes
+	}{
+		"both":            {first: all, second: some, acked: 9, asked: 2, want: mib},
+		"nothing":         {first: all, acked: 9, asked: 2, want: 0},
+		"behind":          {first: all, acked: 8, asked: 1, want: 8 * mib},
+		"fails":           {first: all, acked: 9, asked: 2, code: replication.ErrMedium, want: 8 * mib},
+		"not in time":     {first: all, acked: 9, asked: 2, late: true, want: 8 * mib},
+		"the other order": {first: some, second: all, acked: 9, asked: 2, want: mib},
+	} {
+		c := New(Config{Size: 8 * mib, Timing: DefaultTiming()})
+		c.phase = Serving
+		c.sys, _ = quorum.New(quorum.Quorum, []quorum.ReplicaID{"a", "b", "c"})
+		a, b, to := c.peer("a"), c.peer("b"), c.peer("c")
+		a.state, a.acked, b.state, b.acked, to.state = synced, 9, synced, x.acked, rebuilding
+		c.peers = c.all
+		rb := &rebuild{to: to, from: a, start: 9, lists: [listKinds]list{mine: {have: true}, own: {have: true}}}
+		c.rebuild = rb
+		c.askTheirs(rb)
+		c.askTheirs(rb)
+		asked := c.Take()
+		if len(asked) != x.asked {
+			t.Fatalf("%s: %d were asked, want %d", name, len(asked), x.asked)
+		}
+		c.onExtents(a, replication.Message{ID: asked[0].Msg.ID, Extents: x.first})
+		if c.listed(rb) != (x.asked == 1) {
+			t.Errorf("%s: goes on before the second has answered: %v", name, c.listed(rb))
+		}
+		if x.late {
+			c.now += c.cfg.Timing.Retry + 1
+		} else if x.asked == 2 {
+			c.onExtents(b, replication.Message{ID: asked[1].Msg.ID, Extents: x.second, Code: x.code})
+		}
+		if !c.listed(rb) {
+			t.Errorf("%s: goes not on", name)
+		}
+		if rb.plan(c.cfg.Size, mib); rb.total != x.want {
+			t.Errorf("%s: %d bytes are moved, want %d", name, rb.total, x.want)
+		}
 	}
 }

@@ -91,6 +91,9 @@ const (
 	// Repairing (pkg/volume, repair.go; pkg/replica, damage.go).
 	RepairUnlocked // writes pass an extent that is being repaired
 	LostServed     // what was lost is read as zeroes
+	// Lists of what changed (pkg/volume, resume.go).
+	ListOfAny  // what changed is taken from a replica that does not have all of the history
+	ListFailed // a replica that cannot list what changed counts as one where nothing did
 
 	Count
 )

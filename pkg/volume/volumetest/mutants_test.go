@@ -81,6 +81,8 @@ var mutants = []struct {
 	{mutant.PullUnlocked, "PullUnlocked", "8 replica to replica", []uint64{0, 1, 2, 3}, []string{"rebuild", "crash", "kill", "disk"}},
 	{mutant.PullOutlives, "PullOutlives", "8 replica to replica", []uint64{0, 1, 2, 3}, []string{"rebuild", "break", "kill", "disk"}},
 	{mutant.FetchAny, "FetchAny", "8 replica to replica", []uint64{0, 1}, []string{"rebuild", "isolate", "slow"}},
+	{mutant.ListOfAny, "ListOfAny", "8 what changed on both sides", nil, nil},
+	{mutant.ListFailed, "ListFailed", "8 what changed on both sides", nil, nil},
 	{mutant.TurnKept, "TurnKept", "8 rebuilds do not storm", nil, nil},
 }
 

@@ -230,6 +230,8 @@ func (n *node) handle(k *conn, m replication.Message) {
 			n.resumed++
 		}
 		w.ambushRebuild(n, k)
+	case replication.Changed:
+		w.ambushChanged(n)
 	case replication.Copied:
 		w.ambushCopied(n, k)
 	case replication.Begin:

@@ -3,6 +3,8 @@ package volumetest
 import (
 	"slices"
 
+	"github.com/cask-storage/cask/pkg/store"
+	"github.com/cask-storage/cask/pkg/store/memstore"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
@@ -126,6 +128,14 @@ func (w *world) ambushBegin(k *conn) {
 	k.n.slow = true
 	w.after(w.between(0, 3000*ms), func() { k.n.slow = false })
 	w.after(0, func() { w.hangUpLate(k) })
+}
+
+// ambushChanged is called when replica n is asked what changed: it may fail to
+// say.
+func (w *world) ambushChanged(n *node) {
+	if !w.healing && w.ambushes && n.store != nil && w.chance(0.1) {
+		n.store.Inject(memstore.Changed, 1, store.ErrCorrupt)
+	}
 }
 
 // ambushCopied is called when replica n is told how far it was brought: soon

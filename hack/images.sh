@@ -30,10 +30,20 @@ base_archive() {
     exclude+=(--dpkgopt="path-exclude=/usr/share/$path/*")
   done
   step "making the Debian base image"
-  mmdebstrap --variant=minbase --include=usr-is-merged --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+  low_descriptors mmdebstrap --variant=minbase --include=usr-is-merged --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
     "${exclude[@]}" --format=tar bookworm "$1" "$(debian_source)" 2>"$CACHE/base.log" ||
     die "mmdebstrap failed; read $CACHE/base.log"
 }
+
+# low_descriptors COMMAND... runs it with standard ones only: mmdebstrap has dash
+# write to its own by number, and dash knows none above 9.
+low_descriptors() (
+  for fd in /proc/"$BASHPID"/fd/*; do
+    fd=${fd##*/}
+    [ "$fd" -le 2 ] || eval "exec $fd>&-"
+  done
+  exec "$@"
+)
 
 # debian_source prints where this machine has its packages from.
 debian_source() {

@@ -378,13 +378,19 @@ cask_apply(cask_vol *v, const uint64_t *words, uint64_t n, uint64_t *done,
 	return (e);
 }
 
+/*
+ * The log is written by ZFS, and made stable here, once for all of its blocks:
+ * zil_nocacheflush is set. A block that is written and not stable is as one that
+ * was never written: the log ends before it. A TXG flushes by itself before
+ * its uberblock, so what it frees of the log is not needed any more.
+ */
 int
 cask_flush(cask_vol *v)
 {
 	if (spa_suspended(v->spa))
 		return (CASK_SUSPENDED);
 	zil_commit(v->zil, DATA_OBJ);
-	return (file_flush_error(v->path));
+	return (file_flush(v->path));
 }
 
 int

@@ -3,9 +3,13 @@
 package dmu_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand"
+	"os"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/cask-storage/cask/pkg/history"
@@ -61,6 +65,74 @@ func BenchmarkApply8kBatch16(b *testing.B)    { benchApply(b, 8<<10, 16, false) 
 func BenchmarkApply128k(b *testing.B)         { benchApply(b, 128<<10, 1, false) }
 func BenchmarkApply4kFlush(b *testing.B)      { benchApply(b, 4<<10, 1, true) }
 func BenchmarkApply4kBatchFlush(b *testing.B) { benchApply(b, 4<<10, 16, true) }
+
+// BenchmarkFlush is what databases do: each of some writers writes 4k and has it
+// made stable, beside as many that do it to a file on the same disk.
+func BenchmarkFlush(b *testing.B) {
+	for _, writers := range []int{1, 8, 32} {
+		b.Run(fmt.Sprintf("store/%d", writers), func(b *testing.B) { benchFlush(b, writers) })
+		b.Run(fmt.Sprintf("file/%d", writers), func(b *testing.B) { benchFile(b, writers) })
+	}
+}
+
+func benchFlush(b *testing.B, writers int) {
+	s := filled(b)
+	var mu sync.Mutex
+	seq, data := s.Info().Mark, random(4096)
+	before := dmu.IOCounts()
+	together(b, writers, func(off uint64) error {
+		mu.Lock()
+		seq++
+		err := s.Apply([]store.Op{writeOp(seq, off, data)})
+		mu.Unlock()
+		return errors.Join(err, s.Flush())
+	})
+	after, n := dmu.IOCounts(), float64(b.N)
+	b.ReportMetric(float64(after.Writes-before.Writes)/n, "writes/op")
+	b.ReportMetric(float64(after.Flushes-before.Flushes)/n, "flushes/op")
+	b.ReportMetric(float64(after.Bytes-before.Bytes)/n, "written/op")
+}
+
+func benchFile(b *testing.B, writers int) {
+	f, err := os.OpenFile(extent(b, benchSpan).Path, os.O_RDWR|syscall.O_DIRECT, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	page, err := syscall.Mmap(-1, 0, mib, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for off := int64(0); off < benchSpan; off += mib {
+		if _, err := f.WriteAt(page, off); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ResetTimer()
+	together(b, writers, func(off uint64) error {
+		_, err := f.WriteAt(page[:4096], int64(off))
+		return errors.Join(err, syscall.Fdatasync(int(f.Fd())))
+	})
+}
+
+// together calls write b.N times from some goroutines, at random places.
+func together(b *testing.B, writers int, write func(off uint64) error) {
+	var left atomic.Int64
+	var wg sync.WaitGroup
+	left.Store(int64(b.N))
+	for i := range writers {
+		wg.Go(func() {
+			rng := rand.New(rand.NewSource(int64(i)))
+			for left.Add(-1) >= 0 {
+				if err := write(uint64(rng.Intn(benchSpan/4096)) * 4096); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
 
 func BenchmarkRead4k(b *testing.B) {
 	s := filled(b)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
 	"github.com/cask-storage/cask/pkg/store/dmu"
 	"github.com/cask-storage/cask/pkg/store/storetest"
@@ -73,5 +74,32 @@ func TestConformance(t *testing.T) {
 				},
 			})
 		})
+	}
+}
+
+// A flush of one small write is one write to the extent and one flush of it.
+func TestFlushCost(t *testing.T) {
+	alone(t)
+	s := create(t, extent(t, 64*mib))
+	best := dmu.IOCounts()
+	for seq := range history.Seq(50) {
+		if err := s.Apply([]store.Op{writeOp(seq+1, 0, random(4096))}); err != nil {
+			t.Fatal(err)
+		}
+		before := dmu.IOCounts()
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		// others are those of a transaction group that is synced meanwhile
+		after := dmu.IOCounts()
+		best.Writes = min(best.Writes, after.Writes-before.Writes)
+		best.Flushes = min(best.Flushes, after.Flushes-before.Flushes)
+		best.Bytes = min(best.Bytes, after.Bytes-before.Bytes)
+	}
+	if best.Writes != 1 || best.Flushes != 1 || best.Bytes > 8192 {
+		t.Errorf("a flush of 4096 bytes: %d writes, %d bytes, %d flushes", best.Writes, best.Bytes, best.Flushes)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -19,6 +19,8 @@ extern int zfs_dirty_data_sync_percent;
 extern uint32_t zfs_vdev_async_write_max_active;
 extern int zfs_vdev_aggregation_limit_non_rotating;
 extern int zio_dva_throttle_enabled;
+extern int zil_nocacheflush;
+extern int zfs_commit_timeout_pct;
 
 /*
  * Few arenas, and what is free goes back to the kernel soon: half the resident
@@ -50,6 +52,9 @@ start(void)
 	zfs_vdev_aggregation_limit_non_rotating = 1 << 20;
 	/* spreads writes over many disks, a hand-off for each; here is one */
 	zio_dva_throttle_enabled = 0;
+	/* cask_flush does it, and gathers what is to be flushed together */
+	zil_nocacheflush = 1;
+	zfs_commit_timeout_pct = 1;
 	scrub_init();
 	io_engine = io_select(io_engine, &io_why);
 	kernel_init(SPA_MODE_READ | SPA_MODE_WRITE);

@@ -18,6 +18,7 @@ const (
 var (
 	SetFaults  = setFaults
 	SetJournal = setJournal
+	IOCounts   = ioCounts
 )
 
 // CrashPoint ends an operation on snapshots half way, as a crash does.

@@ -19,3 +19,13 @@ func setFaults(kinds int) { C.cask_file_fault(C.int(kinds)) }
 
 // setJournal has what a loss of power could undo written to fd, for tests.
 func setJournal(fd uintptr) { C.cask_journal(C.int(fd)) }
+
+// counts are how often extents' files were read, written and flushed, and the
+// bytes written, for tests.
+type counts struct{ Reads, Writes, Flushes, Bytes uint64 }
+
+func ioCounts() counts {
+	var w [C.CASK_COUNT_WORDS]C.uint64_t
+	C.cask_io_counts(&w[0])
+	return counts{uint64(w[0]), uint64(w[1]), uint64(w[2]), uint64(w[3])}
+}

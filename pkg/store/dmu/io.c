@@ -130,8 +130,35 @@ io_select(int wanted, int *why)
 	return (engine);
 }
 
+static uint64_t count[IO_FLUSH + 1], written;
+
+static void
+counted(const io_t *io)
+{
+	(void) __atomic_add_fetch(&count[io->kind], 1, __ATOMIC_RELAXED);
+	if (io->kind == IO_WRITE)
+		(void) __atomic_add_fetch(&written, io->len, __ATOMIC_RELAXED);
+}
+
 void
 io_submit(io_t *io)
 {
+	counted(io);
 	submit(io);
+}
+
+int
+io_now(io_t *io)
+{
+	counted(io);
+	int n = call(io);
+	return (n < 0 ? -n : 0);
+}
+
+void
+cask_io_counts(uint64_t *words)
+{
+	for (int i = 0; i <= IO_FLUSH; i++)
+		words[i] = __atomic_load_n(&count[i], __ATOMIC_RELAXED);
+	words[IO_FLUSH + 1] = __atomic_load_n(&written, __ATOMIC_RELAXED);
 }

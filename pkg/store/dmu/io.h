@@ -33,6 +33,9 @@ int io_select(int wanted, int *why);
 
 void io_submit(io_t *io);
 
+/* Do it on this thread; returns an errno. */
+int io_now(io_t *io);
+
 /*
  * Between the two, what this thread submits goes to the kernel together: at
  * io_release, or before the thread sleeps, which calls io_hand_over (cv.c).

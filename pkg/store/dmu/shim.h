@@ -128,6 +128,10 @@ void cask_found(cask_vol *v, uint64_t *pairs, uint64_t max, uint64_t *n,
  * 8 writes of data, as on a full file system */
 void cask_file_fault(int kinds);
 
+/* test hook: reads, writes and flushes of extents' files so far; bytes written */
+#define	CASK_COUNT_WORDS	4
+void cask_io_counts(uint64_t *words);
+
 /* test hook: keep a journal of what a loss of power could undo, in fd */
 void cask_journal(int fd);
 

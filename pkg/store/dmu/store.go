@@ -38,7 +38,7 @@ import (
 // Bounds on what runs at once, and on answers.
 const (
 	maxReaders    = 16
-	maxFlushers   = 8
+	maxFlushes    = 2 // one writes to the log, one waits for the disk
 	maxExtents    = 64 << 10
 	watchInterval = 100 * time.Millisecond
 )
@@ -51,9 +51,9 @@ type Store struct {
 	// direct: past the page cache, where the file system allows it
 	direct bool
 
-	readers  chan struct{}
-	flushers chan struct{}
-	calls    sync.WaitGroup // goroutines inside ZFS
+	readers chan struct{}
+	flushes group[C.int]
+	calls   sync.WaitGroup // goroutines inside ZFS
 
 	suspended chan struct{} // closed by the watcher
 	lost      error         // why, when the file is no longer what it was; written before
@@ -79,7 +79,7 @@ func newStore(o Options, vol *C.cask_vol, lock *os.File) *Store {
 	s := &Store{
 		opt: o, vol: vol, lock: lock,
 		readers:   make(chan struct{}, maxReaders),
-		flushers:  make(chan struct{}, maxFlushers),
+		flushes:   group[C.int]{slots: make(chan struct{}, maxFlushes)},
 		suspended: make(chan struct{}),
 		stop:      make(chan struct{}),
 	}
@@ -390,13 +390,9 @@ func (s *Store) Flush() error {
 		return err
 	}
 	defer s.leave()
-	select {
-	case s.flushers <- struct{}{}:
-	case <-s.suspended:
-		return s.failedCall("flush", C.CASK_SUSPENDED)
-	}
-	e := s.guarded(func() C.int { return C.cask_flush(s.vol) })
-	<-s.flushers
+	e := s.flushes.do(func() C.int {
+		return s.guarded(func() C.int { return C.cask_flush(s.vol) })
+	})
 	return s.failedCall("flush", e)
 }
 

@@ -22,6 +22,7 @@ typedef struct seen {
 	int flush;		/* of the first failed one, errno; atomic */
 	int io;			/* of the first failed read or write; atomic */
 	int direct;		/* last opened with O_DIRECT */
+	int fd;			/* while it is open, else -1; atomic */
 } seen_t;
 
 typedef struct {
@@ -76,6 +77,7 @@ seen_of(const char *path)
 		f = calloc(1, sizeof (*f));
 		VERIFY3P(f, !=, NULL);
 		f->path = strdup(path);
+		f->fd = -1;
 		f->next = all;
 		all = f;
 	}
@@ -166,6 +168,7 @@ vdev_extent_open(vdev_t *vd, uint64_t *psize, uint64_t *max_psize,
 		e = open_extent(vd->vdev_path, spa_mode(vd->vdev_spa), x);
 		x->seen = seen_of(vd->vdev_path);
 		x->seen->direct = x->direct;
+		__atomic_store_n(&x->seen->fd, x->fd, __ATOMIC_RELEASE);
 		vd->vdev_tsd = x;
 	}
 	if (e == 0 && fstat64(x->fd, &st) != 0)
@@ -187,6 +190,7 @@ vdev_extent_close(vdev_t *vd)
 
 	if (vd->vdev_reopening || x == NULL)
 		return;
+	__atomic_store_n(&x->seen->fd, -1, __ATOMIC_RELEASE);
 	if (x->fd >= 0)
 		(void) close(x->fd);
 	vd->vdev_delayed_close = B_FALSE;
@@ -255,6 +259,27 @@ start(zio_t *zio, io_kind_t kind)
 		finished(&v->io, faulty(&v->io));
 	else
 		io_submit(&v->io);
+}
+
+/*
+ * Flush the extent's file on this thread, for those that wait for nothing else.
+ * What ZFS does with its own flushes, it does: the first failure counts.
+ */
+int
+file_flush(const char *path)
+{
+	seen_t *f = seen_of(path);
+	io_t io = { .kind = IO_FLUSH,
+	    .fd = __atomic_load_n(&f->fd, __ATOMIC_ACQUIRE) };
+
+	journal_begin(&io);
+	int e = io_now(&io);
+	if (e == 0)
+		e = faulty(&io);
+	journal_end(&io, e);
+	if (e != 0)
+		remember(f, IO_FLUSH, e);
+	return (file_flush_error(path));
 }
 
 static int

@@ -185,6 +185,7 @@ void reaper_run(void);
 
 /* vdev.c: the first failure on an extent since it was opened */
 int file_flush_error(const char *path);
+int file_flush(const char *path);
 void file_forget_error(const char *path);
 
 #endif

@@ -56,7 +56,7 @@ type VolumeSpec struct {
 	// +kubebuilder:default=flush
 	Durability string `json:"durability,omitempty"`
 	// Compression of the data on the replicas.
-	// +kubebuilder:validation:Enum=lz4;"off"
+	// +kubebuilder:validation:Enum=lz4;zstd;"off"
 	// +kubebuilder:default=lz4
 	Compression string `json:"compression,omitempty"`
 	// Frontend is what the volume's target speaks. Nodes attach volumes of

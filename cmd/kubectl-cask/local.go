@@ -48,7 +48,7 @@ func localUp(dir *string) *cobra.Command {
 	f.StringVar(&spec.Zones, "zones", "", "with quorum: local or each, of two made-up zones that the replicas are in by turns, the target in the first")
 	f.IntVar(&spec.MinVoters, "min-voters", 0, "the fewest replicas that failed ones may leave (default more than half)")
 	f.StringVar(&spec.Durability, "durability", "flush", "flush or always")
-	f.StringVar(&spec.Compression, "compression", "lz4", "lz4 or off")
+	f.StringVar(&spec.Compression, "compression", "lz4", "lz4, zstd or off")
 	f.StringVar(&spec.Frontend, "frontend", "nvme", "what hosts speak: nvme (NVMe/TCP) or iscsi")
 	f.BoolVar(&asJSON, "json", false, "print the state as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {

@@ -42,7 +42,7 @@ func parse() options {
 	flag.StringVar(&o.socket, "ioc", "", "socket of the IO container; when empty the pool directory is used directly")
 	flag.StringVar(&o.dir, "pool-dir", "", "pool directory, as seen by this process")
 	flag.Uint64Var(&o.memory, "memory", dmu.DefaultMemory, "bytes this process may take")
-	flag.StringVar(&o.compression, "compression", "lz4", "lz4 or off, of a volume made now")
+	flag.StringVar(&o.compression, "compression", "lz4", "lz4, zstd or off, of a volume made now")
 	flag.UintVar(&o.blockSize, "block-size", dmu.DefaultBlockSize, "record size in bytes, a power of two, of a volume made now")
 	flag.TextVar(&o.io, "io-engine", dmu.IOAuto, "auto (io_uring where the kernel and seccomp allow it), io_uring or threads")
 	flag.DurationVar(&o.scrub, "scrub-every", 30*24*time.Hour, "how long after a scrub the next one begins; 0: none, and one under way is paused")

@@ -74,7 +74,7 @@ var setters = map[string]func(p *Params, value string) error{
 		return nil
 	},
 	ParamDurability:  func(p *Params, v string) error { return oneOf(&p.Durability, v, "flush", "always") },
-	ParamCompression: func(p *Params, v string) error { return oneOf(&p.Compression, v, "lz4", "off") },
+	ParamCompression: func(p *Params, v string) error { return oneOf(&p.Compression, v, "lz4", "zstd", "off") },
 	ParamFrontend: func(p *Params, v string) error {
 		return oneOf(&p.Frontend, v, v1alpha1.FrontendNVMe, v1alpha1.FrontendISCSI)
 	},

@@ -60,7 +60,7 @@ func TestParseParamsErrors(t *testing.T) {
 		{map[string]string{"minVoters": "4"}, []string{`"minVoters"`, "4 voters", "3 replicas"}},
 		{map[string]string{"replaceAfter": "5"}, []string{`"replaceAfter"`, "30m"}},
 		{map[string]string{"durability": ""}, []string{"flush, always"}},
-		{map[string]string{"compression": "zstd"}, []string{"lz4, off"}},
+		{map[string]string{"compression": "gzip"}, []string{"lz4, zstd, off"}},
 		{map[string]string{"pool": "Not A Name"}, []string{`"pool"`}},
 		{map[string]string{"poolSelector": "ssd"}, []string{"key=value"}},
 		{map[string]string{"poolSelector": "a=1,a=2"}, []string{"twice"}},

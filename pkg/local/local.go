@@ -104,8 +104,8 @@ func (s Spec) check() error {
 		return fmt.Errorf("a size of %d bytes: give a multiple of 1Mi, at least 16Mi", s.Size)
 	case s.Durability != "flush" && s.Durability != "always":
 		return fmt.Errorf("durability %q: give flush or always", s.Durability)
-	case s.Compression != "lz4" && s.Compression != "off":
-		return fmt.Errorf("compression %q: give lz4 or off", s.Compression)
+	case s.Compression != "lz4" && s.Compression != "zstd" && s.Compression != "off":
+		return fmt.Errorf("compression %q: give lz4, zstd or off", s.Compression)
 	}
 	if f := s.frontend(); f != "nvme" && f != "iscsi" {
 		return fmt.Errorf("frontend %q: give nvme or iscsi", f)

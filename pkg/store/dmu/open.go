@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -139,7 +140,7 @@ func create(o Options, c cStrings, lock *os.File) (*Store, error) {
 		return nil, failed("start ZFS for", o.Path, e)
 	}
 	e := unlessSuspended(func() C.int {
-		return C.cask_create(c.pool, c.path, c.comment, C.uint64_t(o.Size), C.uint64_t(o.BlockSize), flag(o.Compression == "lz4"))
+		return C.cask_create(c.pool, c.path, c.comment, C.uint64_t(o.Size), C.uint64_t(o.BlockSize), C.int(slices.Index(compressions, o.Compression)))
 	})
 	if e != 0 {
 		return nil, failed("create a pool on", o.Path, e)
@@ -181,10 +182,27 @@ func open(o Options, c cStrings, lock *os.File) (*Store, error) {
 		return nil, failed("start ZFS for", o.Path, e)
 	}
 	if e := unlessSuspended(func() C.int { return C.cask_import(c.pool, c.path) }); e != 0 {
-		return nil, failed("import the pool on", o.Path, e)
+		return nil, failedOpen("import the pool on", o.Path, c, e)
 	}
 	return openVolume(o, c, lock)
 }
+
+// failedOpen is the error of an extent that cannot be opened. Where all of the
+// file could be read, something that ZFS needs does not have its checksum, in any
+// copy.
+func failedOpen(what, path string, c cStrings, e C.int) error {
+	err := failed(what, path, e)
+	switch e {
+	case C.int(syscall.EIO), C.int(syscall.ENXIO), errCksum, C.CASK_SUSPENDED:
+		if C.cask_io_error(c.path) == 0 {
+			return fmt.Errorf("%w: %w", err, errMetadata)
+		}
+	}
+	return err
+}
+
+// errMetadata is why an extent whose file can be read and written is of no use.
+var errMetadata = fmt.Errorf("metadata that all else depends on is rotten in all of its copies, rebuild the replica: %w", store.ErrCorrupt)
 
 func checkLabel(o Options, l label, lock *os.File) error {
 	if !l.finished() {
@@ -232,7 +250,7 @@ func openVolume(o Options, c cStrings, lock *os.File) (*Store, error) {
 		return e
 	})
 	if e != 0 {
-		return nil, failed("open the volume on", o.Path, e)
+		return nil, failedOpen("open the volume on", o.Path, c, e)
 	}
 	s := newStore(o, vol, lock)
 	s.direct = C.cask_direct(c.path) != 0
@@ -282,11 +300,4 @@ func (c cStrings) free() {
 	C.free(unsafe.Pointer(c.pool))
 	C.free(unsafe.Pointer(c.path))
 	C.free(unsafe.Pointer(c.comment))
-}
-
-func flag(b bool) C.int {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -3,6 +3,7 @@ package dmu
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
@@ -27,7 +28,7 @@ type Options struct {
 	Pool        string // zpool name; DefaultPool when empty
 	Size        uint64 // bytes, a multiple of BlockSize; Create only
 	BlockSize   uint32 // volblocksize, a power of two; DefaultBlockSize when 0; Create only
-	Compression string // "lz4", the default, or "off"; Create only
+	Compression string // "lz4", the default, "zstd" or "off"; Create only
 	Memory      uint64 // bytes the process may take; DefaultMemory when 0
 	IO          IO     // engine; the first store's counts
 	HostID      uint32 // ZFS's host ID of the process; the first store's counts
@@ -35,6 +36,9 @@ type Options struct {
 	// DefaultIdle when 0.
 	Idle time.Duration
 }
+
+// compressions are those of Options, in the order of the shim's numbers.
+var compressions = []string{"off", "lz4", "zstd"}
 
 // IO is how the extent's file is read and written.
 type IO int
@@ -116,9 +120,9 @@ func (o Options) checkCreate() error {
 		return fmt.Errorf("extent %s: size %d is not a multiple of the block size %d: %w",
 			o.Path, o.Size, bs, block.ErrRange)
 	}
-	if o.Compression != "lz4" && o.Compression != "off" {
-		return fmt.Errorf("extent %s: unknown compression %q, use lz4 or off: %w",
-			o.Path, o.Compression, block.ErrRange)
+	if !slices.Contains(compressions, o.Compression) {
+		return fmt.Errorf("extent %s: unknown compression %q, use one of %v: %w",
+			o.Path, o.Compression, compressions, block.ErrRange)
 	}
 	return nil
 }

@@ -55,6 +55,21 @@ pool_props(void)
 	return (props);
 }
 
+extern int zfs_vdev_min_ms_count;
+
+/*
+ * One metaslab is for the log alone: 64 MiB of a small extent, which has as much
+ * to spare, and up to a thirty-second of a larger one.
+ */
+static void
+size_metaslabs(const char *path)
+{
+	struct stat64 st;
+
+	if (stat64(path, &st) == 0)
+		zfs_vdev_min_ms_count = MAX(16, MIN(64, st.st_size >> 25));
+}
+
 static int
 create_pool(const char *pool, const char *path)
 {
@@ -64,6 +79,7 @@ create_pool(const char *pool, const char *path)
 	fnvlist_add_string(leaf, ZPOOL_CONFIG_PATH, path);
 	fnvlist_add_uint64(leaf, ZPOOL_CONFIG_ASHIFT, 12);
 	fnvlist_add_uint64(leaf, ZPOOL_CONFIG_IS_LOG, 0);
+	size_metaslabs(path);
 	nvlist_t *root = root_of(leaf, 0);
 	nvlist_t *props = pool_props();
 	int e = spa_create(pool, root, props, NULL, NULL);
@@ -106,6 +122,8 @@ set_int(const char *dataset, const char *prop, uint64_t value)
 static int
 create_datasets(const char *pool, geometry_t *g, int compress)
 {
+	static const uint64_t how[] = { ZIO_COMPRESS_OFF, ZIO_COMPRESS_LZ4,
+		ZIO_COMPRESS_ZSTD };
 	char vol[ZFS_MAX_DATASET_NAME_LEN];
 	int e;
 
@@ -116,8 +134,7 @@ create_datasets(const char *pool, geometry_t *g, int compress)
 	    "none")) != 0 ||
 	    (e = set_int(pool, "redundant_metadata",
 	    ZFS_REDUNDANT_METADATA_MOST)) != 0 ||
-	    (e = set_int(pool, "compression",
-	    compress ? ZIO_COMPRESS_LZ4 : ZIO_COMPRESS_OFF)) != 0)
+	    (e = set_int(pool, "compression", how[compress])) != 0)
 		return (e);
 	return (dmu_objset_create(vol, DMU_OST_ZVOL, 0, NULL, create_objects,
 	    g));

@@ -48,6 +48,7 @@ int cask_io_error(const char *path);
 int cask_label(const char *path, char *name, char *comment, size_t len,
     uint64_t *min_bytes);
 
+/* compress: 0 not, 1 lz4, 2 zstd */
 int cask_create(const char *pool, const char *path, const char *comment,
     uint64_t size, uint64_t block_size, int compress);
 int cask_import(const char *pool, const char *path);
@@ -125,7 +126,7 @@ void cask_found(cask_vol *v, uint64_t *pairs, uint64_t max, uint64_t *n,
     uint64_t *others);
 
 /* test hook: from now on the extents' files fail: 1 writes, 2 reads, 4 flushes,
- * 8 writes of data, as on a full file system */
+ * 8 writes of data, as on a full file system; 16: trims do nothing */
 void cask_file_fault(int kinds);
 
 /* test hook: reads, writes and flushes of extents' files so far; bytes written */

@@ -3,6 +3,8 @@
 /* Operations, each with its mark in one transaction. */
 #include "zfs.h"
 #include "io.h"
+#include <sys/vdev_impl.h>
+#include <sys/metaslab_impl.h>
 
 #define	TX_OPS		64		/* at most in one transaction */
 #define	TX_BYTES	(1ULL << 20)	/* more than this only for one op */
@@ -379,6 +381,30 @@ cask_apply(cask_vol *v, const uint64_t *words, uint64_t n, uint64_t *done,
 }
 
 /*
+ * Have the log begin at the lowest free block of its metaslab again, once in
+ * each TXG. ZFS would go round in all of it, and come upon holes of the extent's
+ * file, with each of which a flush has to wait for the file system's journal.
+ */
+static void
+rewind_log(cask_vol *v)
+{
+	uint64_t txg = spa_last_synced_txg(v->spa);
+	vdev_t *vd = v->spa->spa_root_vdev->vdev_child[0];
+	metaslab_group_t *mg = vd->vdev_log_mg;
+
+	if (__atomic_exchange_n(&v->rewound, txg, __ATOMIC_RELAXED) == txg)
+		return;
+	mutex_enter(&mg->mg_lock);
+	metaslab_t *ms = avl_first(&mg->mg_metaslab_tree);
+	mutex_exit(&mg->mg_lock);
+	if (ms == NULL)		/* a small extent: the log has none of its own */
+		return;
+	mutex_enter(&ms->ms_lock);
+	memset(ms->ms_lbas, 0, sizeof (ms->ms_lbas));
+	mutex_exit(&ms->ms_lock);
+}
+
+/*
  * The log is written by ZFS, and made stable here, once for all of its blocks:
  * zil_nocacheflush is set. A block that is written and not stable is as one that
  * was never written: the log ends before it. A TXG flushes by itself before
@@ -389,6 +415,7 @@ cask_flush(cask_vol *v)
 {
 	if (spa_suspended(v->spa))
 		return (CASK_SUSPENDED);
+	rewind_log(v);
 	zil_commit(v->zil, DATA_OBJ);
 	return (file_flush(v->path));
 }

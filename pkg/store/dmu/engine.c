@@ -21,6 +21,7 @@ extern int zfs_vdev_aggregation_limit_non_rotating;
 extern int zio_dva_throttle_enabled;
 extern int zil_nocacheflush;
 extern int zfs_commit_timeout_pct;
+extern int zfs_embedded_slog_min_ms;
 
 /*
  * Few arenas, and what is free goes back to the kernel soon: half the resident
@@ -55,6 +56,8 @@ start(void)
 	/* cask_flush does it, and gathers what is to be flushed together */
 	zil_nocacheflush = 1;
 	zfs_commit_timeout_pct = 1;
+	/* the log has a metaslab of its own, in smaller pools than ZFS's 64 */
+	zfs_embedded_slog_min_ms = 16;
 	scrub_init();
 	io_engine = io_select(io_engine, &io_why);
 	kernel_init(SPA_MODE_READ | SPA_MODE_WRITE);
@@ -128,6 +131,25 @@ int
 cask_suspensions(void)
 {
 	return (__atomic_load_n(&suspensions, __ATOMIC_SEQ_CST));
+}
+
+/*
+ * ZFS asserts where it cannot go on. What is said here is all that anybody will
+ * know of it: a process that ends like this at each start has a rotten extent.
+ */
+void
+libspl_assertf(const char *file, const char *func, int line, const char *format,
+    ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	(void) vfprintf(stderr, format, args);
+	va_end(args);
+	(void) fprintf(stderr, "\nASSERT at %s:%d:%s(): ZFS cannot go on with "
+	    "this extent; if that comes again, replace the replica\n", file,
+	    line, func);
+	abort();
 }
 
 int

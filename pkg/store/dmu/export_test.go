@@ -13,6 +13,7 @@ const (
 	FaultReads   = faultReads
 	FaultFlushes = faultFlushes
 	FaultFull    = faultFull
+	FaultTrims   = faultTrims
 )
 
 var (

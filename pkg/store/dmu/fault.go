@@ -10,7 +10,8 @@ const (
 	faultWrites  = 1
 	faultReads   = 2
 	faultFlushes = 4
-	faultFull    = 8 // writes of data, not of labels, with ENOSPC
+	faultFull    = 8  // writes of data, not of labels, with ENOSPC
+	faultTrims   = 16 // trims do nothing
 )
 
 // setFaults makes calls on the files of all extents fail, most with EIO, from now

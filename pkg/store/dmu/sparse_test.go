@@ -145,3 +145,43 @@ func allocated(t *testing.T, path string) int64 {
 	}
 	return st.Blocks * 512
 }
+
+// The log is written to where it was before: what it takes of the extent's file
+// system does not grow with what is flushed, and a flush does not have to wait
+// for the file system to allocate; but for trims, once in 32 transaction groups.
+func TestLogStaysInPlace(t *testing.T) {
+	alone(t)
+	const rounds, flushes, warm = 24, 40, 10
+	dmu.SetFaults(dmu.FaultTrims)
+	o := extent(t, 1024*mib)
+	s := create(t, o)
+	var seq history.Seq
+	var logged uint64
+	var grown int64
+	for round := range rounds {
+		wrote, size := dmu.IOCounts().Bytes, allocated(t, o.Path)
+		for range flushes {
+			seq++
+			if err := s.Apply([]store.Op{writeOp(seq, 0, random(4096))}); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if round >= warm {
+			logged += dmu.IOCounts().Bytes - wrote
+			grown += allocated(t, o.Path) - size
+		}
+		if err := s.SetMeta(nil); err != nil { // a transaction group
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d bytes written by flushes, the file grew by %d", logged, grown)
+	if grown > int64(logged)/2 {
+		t.Error("the log goes on into holes of the file")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -45,7 +45,8 @@ static seen_t *all;
 static volatile int fault;
 
 #define	LABELS	(4LL << 20)	/* no data before it */
-enum { FAULT_WRITE = 1, FAULT_READ = 2, FAULT_FLUSH = 4, FAULT_FULL = 8 };
+enum { FAULT_WRITE = 1, FAULT_READ = 2, FAULT_FLUSH = 4, FAULT_FULL = 8,
+	FAULT_TRIM = 16 };
 
 void
 cask_file_fault(int kinds)
@@ -304,8 +305,9 @@ vdev_extent_io_start(zio_t *zio)
 		zio->io_error = vdev_readable(vd) ? ENOTSUP : ENXIO;
 		break;
 	case ZIO_TYPE_TRIM:
-		zio->io_error = punch(vd->vdev_tsd, zio->io_offset,
-		    zio->io_size);
+		if (!(__atomic_load_n(&fault, __ATOMIC_RELAXED) & FAULT_TRIM))
+			zio->io_error = punch(vd->vdev_tsd, zio->io_offset,
+			    zio->io_size);
 		break;
 	default:
 		start(zio, zio->io_type == ZIO_TYPE_READ ? IO_READ : IO_WRITE);

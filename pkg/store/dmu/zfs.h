@@ -106,6 +106,7 @@ struct cask_vol {
 	uint64_t region;		/* see mark_t */
 	uint64_t max_record;		/* data of one log record */
 	uint64_t snapshots;		/* made by cask_changed */
+	uint64_t rewound;		/* a TXG; see rewind_log; atomic */
 	/* the blocks written in the TXG fresh_txg, hashed; see ghost.c */
 	uint64_t *fresh;
 	uint64_t fresh_txg;

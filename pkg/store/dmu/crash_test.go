@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	if arg := os.Getenv(crashEnv); arg != "" {
 		victim(arg)
 	}
+	if arg := os.Getenv(spoiledEnv); arg != "" {
+		examine(arg)
+	}
 	os.Exit(m.Run())
 }
 
@@ -248,6 +251,11 @@ func newCrasher(t *testing.T) *crasher {
 	t.Logf("STORETEST_SEED=%d", seed)
 	c := &crasher{t: t, life: 700, o: extent(t, crashSize), rng: rand.New(rand.NewSource(seed)),
 		content: make([]byte, crashSize), old: make([]byte, crashSize), sums: map[history.Seq][sha256.Size]byte{}}
+	if c.rng.Intn(2) == 0 { // large enough for the log to have a metaslab of its own
+		if err := os.Truncate(c.o.Path, 1344*mib); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := create(t, c.o).Close(); err != nil {
 		t.Fatal(err)
 	}

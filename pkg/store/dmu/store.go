@@ -155,7 +155,7 @@ func (s *Store) failedCall(what string, e C.int) error {
 	if cause := class(C.cask_io_error(path)); cause != nil {
 		return fmt.Errorf("%w: the file under it failed: %w", err, cause)
 	}
-	return err
+	return fmt.Errorf("%w: %w", err, errMetadata)
 }
 
 // guarded runs a call that ZFS may block for ever when the pool is suspended.

@@ -77,6 +77,21 @@ func (i Info) CheckRead(n int, off uint64) error {
 	return nil
 }
 
+// Bounds of one call of Digests. No block is larger than the unit, or crosses one.
+const (
+	DigestUnit = 256 << 10 // bytes: where pieces begin
+	MaxDigests = 1024      // pieces
+)
+
+// CheckDigests validates a call of Digests: at most MaxDigests pieces that begin at
+// multiples of unit, which is DigestUnit but in tests.
+func (i Info) CheckDigests(e block.Extent, piece, unit uint64) error {
+	if e.Len == 0 || e.Off > i.Size || e.Len > i.Size-e.Off || e.Off%unit != 0 || piece == 0 || piece%unit != 0 || (e.Len-1)/piece >= MaxDigests {
+		return fmt.Errorf("digests of %v by %d of a store of %d bytes, at most %d: %w", e, piece, i.Size, MaxDigests, block.ErrRange)
+	}
+	return nil
+}
+
 // CheckMeta validates a metadata record's length.
 func CheckMeta(b []byte) error {
 	if len(b) > MaxMeta {

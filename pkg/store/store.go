@@ -158,6 +158,34 @@ type ScrubStatus struct {
 	Ended           time.Time // of the last one; zero when none has
 }
 
+// Comparer is a Store that can be compared with another by what its engine keeps
+// of each block, without reading the content.
+type Comparer interface {
+	// Freeze keeps the content as it is now beside all that changes it later,
+	// until it is closed, or the store is, or a crash. It is called as Apply is.
+	Freeze() (Frozen, error)
+}
+
+// Frozen is content that does not change. Any goroutine may call it.
+type Frozen interface {
+	// Digests are those of the pieces of e, each piece bytes but the last; see
+	// CheckDigests. Where two stores' are the same the content is. Where they
+	// are not it may be: a block of zeroes and one that is not there, or
+	// blocks that were compressed in two ways, are told apart.
+	Digests(e block.Extent, piece uint64) ([]Digest, error)
+	// ReadAt fills p from byte off.
+	ReadAt(p []byte, off uint64) error
+	// Close gives it up, once what was asked has been answered.
+	Close() error
+}
+
+// Digest says what a piece of the content is.
+type Digest struct {
+	Sum  [2]uint64 // zero: nothing is there
+	Held uint64    // bytes that the piece takes
+	Read uint64    // bytes that were read, or found in a cache, to say so
+}
+
 // The error classes; test with errors.Is.
 var (
 	ErrNotFound  = errors.New("extent does not exist or holds no volume")

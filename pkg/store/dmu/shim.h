@@ -108,6 +108,24 @@ int cask_snap_read(cask_snap *s, uint64_t off, uint64_t len, void *buf);
 int cask_snap_changed(cask_vol *v, cask_snap *s, uint64_t since, uint64_t txg,
     uint64_t *pairs, uint64_t max, uint64_t *n);
 
+/*
+ * A snapshot that is nobody's: cask_thaw, or the next open, destroys it. After
+ * cask_thaw s is gone, whatever it returns.
+ */
+int cask_freeze(cask_vol *v, cask_snap **out);
+int cask_thaw(cask_vol *v, cask_snap *s);
+
+/* words of one digest: a sum of two, bytes held, bytes read */
+#define	CASK_DIGEST_WORDS	4
+
+/*
+ * The digests of the n pieces of len bytes from off: of what the block pointers
+ * say of the content, and nothing of where it is or when it was written. No
+ * block crosses a piece.
+ */
+int cask_digest(cask_snap *s, uint64_t off, uint64_t len, uint64_t n,
+    uint64_t *words);
+
 int cask_set_meta(cask_vol *v, const void *buf, uint64_t len);
 /* ENOENT: none was ever set */
 int cask_get_meta(cask_vol *v, void *buf, uint64_t max, uint64_t *len);

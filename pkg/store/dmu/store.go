@@ -71,6 +71,7 @@ type Store struct {
 	failed error // of an Apply or SetMeta: nothing is changed after it
 	meta   []byte
 	mark   history.Seq
+	frozen []*frozen
 
 	snaps snapshots
 }
@@ -487,6 +488,9 @@ func (s *Store) Close() error {
 	}
 	s.calls.Wait()
 	s.closeSnapshots()
+	if end := s.closeFrozen(); e == 0 {
+		e = end
+	}
 	if end := C.cask_close(s.vol); e == 0 {
 		e = end
 	}

@@ -71,6 +71,9 @@ func (*Store) Scrubbing() (store.ScrubStatus, error) { return store.ScrubStatus{
 // Rotten implements store.Scrubber.
 func (*Store) Rotten() (block.Set, uint64, error) { return nil, 0, ErrUnsupported }
 
+// Freeze implements store.Comparer.
+func (*Store) Freeze() (store.Frozen, error) { return nil, ErrUnsupported }
+
 // Close implements store.Meta.
 func (*Store) Close() error { return ErrUnsupported }
 

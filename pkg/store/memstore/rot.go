@@ -21,6 +21,17 @@ func (s *Store) Rot(off uint64) bool {
 	return true
 }
 
+// Plant changes the byte at off and leaves no trace of that.
+func (s *Store) Plant(off uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, bs := off/uint64(s.opt.BlockSize), uint64(s.opt.BlockSize)
+	fresh := make([]byte, bs)
+	copy(fresh, s.st.blocks[n])
+	fresh[off%bs] ^= 0x55
+	s.st.blocks[n] = fresh
+}
+
 // Mend takes all rot away.
 func (s *Store) Mend() {
 	s.mu.Lock()

@@ -69,6 +69,7 @@ func Run(t *testing.T, f Factory) {
 		{"SnapshotChanged", testSnapshotChanged},
 		{"SnapshotRebase", testSnapshotRebase},
 		{"SnapshotRandom", testSnapshotRandom},
+		{"Frozen", testFrozen},
 		{"RotIsSeen", testRotIsSeen},
 		{"RotAndPartialChanges", testRotPartial},
 	} {

@@ -151,10 +151,14 @@ func (c *Core) willTake(ops []store.Op) error {
 		return nil
 	}
 	in := c.kept(func(x lostIn) bool { return x.Seq > c.applied })
+	lost := c.rec.Lost
 	for _, o := range ops {
-		if takes(o) {
+		switch {
+		case takes(o):
 			in = slices.DeleteFunc(in, func(x lostIn) bool { return x.Seq == o.Seq })
-			in = append(in, lostIn{o.Seq, c.rec.Lost})
+			in = append(in, lostIn{o.Seq, lost})
+		case o.Seq != 0: // the host writes there before the snapshot
+			lost = lost.Without(o.Extent)
 		}
 	}
 	if len(in) > maxLost {

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"math/rand"
+	"slices"
 	"testing"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
 )
 
 // rotten is a member whose block at 4096, operation 1, has rotted.
@@ -154,5 +156,46 @@ func TestDamageIsToldAtBegin(t *testing.T) {
 	got, _ := r.say(2, replication.Message{Type: replication.Begin, Epoch: 2, ID: 3, Seq: 3, History: append(h, history.Entry{Epoch: 2, First: 4})})
 	if len(got) != 2 || got[0].Type != replication.Done || got[1].Type != replication.Damage || len(got[1].Extents) != 1 {
 		t.Errorf("begin was answered by %v", got)
+	}
+}
+
+// snapshotOf is operation seq, which takes a snapshot.
+func snapshotOf(seq history.Seq, name string) replication.Message {
+	return replication.Message{Type: replication.Apply, Epoch: 1, Seq: seq, Kind: uint8(store.Snapshot), Bufs: [][]byte{[]byte(name)}}
+}
+
+// TestLostInSnapshot: what is lost when a snapshot is taken is never served from
+// it, also not after the head was repaired, nor by the next process; the record
+// forgets it with the snapshot.
+func TestLostInSnapshot(t *testing.T) {
+	d, r := rotten(t)
+	if got, ok := r.say(1, sector(4096+1024, 9), snapshotOf(5, "s")); !ok {
+		t.Fatal(got)
+	}
+	r.must(1, replication.Done, copyMessage(4096, 4096, 1))
+	r.wantContent(4096, 4096, 1)
+	of := func(off, n uint64) replication.Message {
+		m := read(off, n)
+		m.Base = 5
+		return m
+	}
+	for range 2 {
+		if m := r.must(1, replication.Data, of(4096, 512)); m.Code != replication.ErrMedium {
+			t.Errorf("what is lost in the snapshot reads as %v", m.Code)
+		}
+		if m := r.must(1, replication.Data, of(4096+1024, 512)); m.Code != replication.OK || m.Bufs[0][0] != 9 {
+			t.Errorf("what was written over it reads as %v", m.Code)
+		}
+		r = newRig(t, d) // killed
+		r.must(1, replication.State, hello(1))
+	}
+	if want := (block.Set{{Off: 4096, Len: 1024}, {Off: 4096 + 1536, Len: 4096 - 1536}}); !slices.Equal(r.LostIn(5), want) {
+		t.Errorf("lost in the snapshot: %v, want %v", r.LostIn(5), want)
+	}
+	drop := replication.Message{Type: replication.Apply, Epoch: 1, Seq: 6, Base: 5, Kind: uint8(store.DropSnapshot)}
+	r.must(1, replication.Applied, drop)
+	r = newRig(t, d)
+	if lost := r.LostIn(5); len(lost) > 0 || len(r.rec.LostIn) > 0 {
+		t.Errorf("a snapshot that is gone still has lost %v", lost)
 	}
 }

@@ -100,6 +100,13 @@ func (c *Core) one(conn ConnID, m *replication.Message, reply Reply) bool {
 		return c.settle(m, reply)
 	case replication.Snapshots:
 		c.snapshots(m.ID, reply)
+	case replication.Freeze:
+		return c.freeze(m, reply)
+	case replication.Thaw:
+		c.thaw()
+		reply(replication.Message{Type: replication.Done, ID: m.ID})
+	case replication.Digest:
+		c.digest(m, reply)
 	case replication.Flush:
 		c.flush(m.ID, reply)
 	case replication.Read:
@@ -127,6 +134,7 @@ func (c *Core) hello(conn ConnID, m *replication.Message, reply Reply) bool {
 		return false
 	}
 	c.endTurn()
+	c.thaw()
 	c.mu.Lock()
 	c.current, c.reply = conn, reply
 	c.mu.Unlock()
@@ -273,15 +281,18 @@ func (c *Core) read(conn ConnID, m *replication.Message, reply Reply) bool {
 	if c.rec.Membership != replication.Member || m.Extent.Len > replication.MaxData || (m.Base == 0 && m.Extent.End() > c.store.Info().Size) {
 		return c.bad(m, reply)
 	}
-	id, e, of := m.ID, m.Extent, m.Base
+	id, e, of, kept := m.ID, m.Extent, m.Base, m.Flags&replication.FlagFrozen != 0
 	c.later(func(s store.Store) {
 		buf := make([]byte, e.Len)
 		r := replication.Message{Type: replication.Data, ID: id, Extent: e}
 		var damage block.Set
 		var err error
-		if of == 0 {
+		switch {
+		case kept:
+			err = c.readFrozen(buf, e)
+		case of == 0:
 			damage, err = c.readAt(s, buf, e)
-		} else {
+		default:
 			err = c.readSnapshot(s, of, buf, e)
 		}
 		if err != nil {

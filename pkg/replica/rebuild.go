@@ -97,6 +97,9 @@ func (c *Core) endTurn() {
 
 // Ended tells that a connection is over: the turn of its rebuild goes to others.
 func (c *Core) Ended(conn ConnID) {
+	if c.Current(conn) {
+		c.thaw()
+	}
 	if c.Current(conn) && !mutant.On(mutant.TurnKept) {
 		c.endTurn()
 	}

@@ -88,6 +88,7 @@ type Core struct {
 	damage  block.Set // known not to be readable, lost among it
 	untold  block.Set // lost by the batch being applied
 	lostIn  []lostIn  // as rec.LostIn
+	frozen  *frozen   // nil: nothing is
 }
 
 // Open opens the replica's store. It succeeds even when that fails: the
@@ -153,7 +154,7 @@ func (c *Core) Close() error {
 	if c.store == nil {
 		return nil
 	}
-	s := c.store
+	s := c.store // its Close gives up what is frozen
 	c.store = nil
 	c.rec.Running = false
 	b, err := c.rec.marshal()

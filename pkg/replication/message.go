@@ -26,7 +26,8 @@
 //
 // The data of an operation Snapshot, and of Settle, is its name. That of a
 // SnapshotList, and of Rebuild (those the source has), is for each: seq, size
-// (u64 each), name (u8 length, bytes).
+// (u64 each), name (u8 length, bytes). That of Digests is for each piece: two sums,
+// bytes held, bytes read (u64 each).
 //
 // # Concurrency
 //
@@ -94,13 +95,18 @@ const (
 	Pull  // request: fetch Extent from Replica at Text, which has all up to Seq, and apply it as a Copy → Done
 	Fetch // request of one replica to another: Extent, as the target of Epoch counts on it at Seq → Data (none: zeroes)
 
-	Damage    // unasked, of a replica: Extents, whole blocks, that it cannot read
+	Damage // unasked, of a replica: Extents, whole blocks, that it cannot read
+
+	Freeze    // request: keep the content of this place of the stream, Seq, for Digest and Read → Done
+	Thaw      // request: give that up → Done
+	Digest    // request: the digests of Extent of what is frozen, in pieces of Size bytes → Digests
+	Digests   // of the Digest ID
 	typeCount = iota + 1
 )
 
 var typeNames = [...]string{"?", "Hello", "Format", "Adopt", "Begin", "Apply", "Flush", "Read", "Tail", "Ping",
 	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Turn", "Copied",
-	"Snapshots", "SnapshotList", "Settle", "Pull", "Fetch", "Damage"}
+	"Snapshots", "SnapshotList", "Settle", "Pull", "Fetch", "Damage", "Freeze", "Thaw", "Digest", "Digests"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) {
@@ -112,7 +118,7 @@ func (t Type) String() string {
 // hasMeta says which types carry the meta part.
 func (t Type) hasMeta() bool {
 	switch t {
-	case Hello, Format, Adopt, Begin, Rebuild, Settle, State, Refused, Done, Extents, Pull, Fetch, Damage:
+	case Hello, Format, Adopt, Begin, Rebuild, Settle, State, Refused, Done, Extents, Pull, Fetch, Damage, Digest, Digests:
 		return true
 	}
 	return false
@@ -177,6 +183,9 @@ const FlagSuspect = 1
 
 // FlagUrgent in a Turn: I/O waits for this rebuild.
 const FlagUrgent = 1
+
+// FlagFrozen in a Read: of what was frozen.
+const FlagFrozen = 1
 
 // FlagLost in a Copy: no replica can read the Extent; it is not to be readable
 // here either.

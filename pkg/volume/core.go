@@ -44,12 +44,14 @@ type Bounds struct {
 	CopyNote     uint64 // bytes that a rebuild broken off may have to move again
 	CopyLeast    uint64 // bytes per second of a rebuild, however slow the host's writes are
 	CopyMost     uint64 // at most that
+	VerifyRegion uint64 // bytes of each digest that a verification asks for first,
+	VerifyPiece  uint64 // and of those where these differ; multiples of store.DigestUnit
 }
 
 // DefaultBounds are those of every target outside the simulator.
 func DefaultBounds() Bounds {
 	return Bounds{WindowBytes: 8 << 20, WindowOps: 1024, BacklogBytes: 16 << 20, BacklogOps: 4096, CopyChunk: 256 << 10, CopyNote: 128 << 20,
-		CopyLeast: 8 << 20, CopyMost: 2 << 30}
+		CopyLeast: 8 << 20, CopyMost: 2 << 30, VerifyRegion: 32 << 20, VerifyPiece: 512 << 10}
 }
 
 // Config is what does not change while a target runs.
@@ -64,8 +66,11 @@ type Config struct {
 	Volume string
 	// AlwaysDurable makes every write wait for stable storage.
 	AlwaysDurable bool
-	Timing        Timing
-	Bounds        Bounds // DefaultBounds when zero
+	// VerifyEvery is how long after one verification the next begins, VerifyFirst
+	// how long after the start the first does; 0: only when asked for.
+	VerifyEvery, VerifyFirst Time
+	Timing                   Timing
+	Bounds                   Bounds // DefaultBounds when zero
 }
 
 // Timing holds the intervals. Lease must be the same in all targets of a
@@ -198,6 +203,11 @@ type Core struct {
 	rebuild *rebuild
 	pace    pace
 	repairs []*repair
+
+	verify      *verify
+	verified    Verification // the last one
+	verifyAsked string
+	verifyAt    Time // the next begins then; 0: not known, or never
 }
 
 // New makes a core; Start begins its work.
@@ -391,7 +401,7 @@ func (c *Core) reacquire(why string) {
 	}
 	c.waiting = append(again, c.waiting...)
 	c.uncom = window{}
-	c.log, c.tail, c.rebuild, c.change = backlog{}, tailing{}, nil, nil
+	c.log, c.tail, c.rebuild, c.change, c.verify = backlog{}, tailing{}, nil, nil, nil
 	c.confirming = false // what was asked is answered to nobody
 	c.reads.requeue()
 	c.flushes.requeue()
@@ -465,6 +475,7 @@ func (c *Core) advance() {
 		c.issue()
 		c.pumpReads()
 		c.pumpFlushes()
+		c.advanceVerify()
 	}
 	c.askAboutBlanks()
 }

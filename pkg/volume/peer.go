@@ -125,6 +125,7 @@ func (c *Core) lose(p *peer, why string) {
 	p.reading = 0
 	c.flushes.lost(p.id)
 	c.lostRepairs(p)
+	c.lostVerify(p)
 	if c.change != nil {
 		delete(c.change.ids, p.id)
 	}
@@ -198,6 +199,8 @@ func (c *Core) Receive(now Time, id quorum.ReplicaID, conn uint64, m replication
 	}
 	p.heardAt = now
 	switch m.Type {
+	case replication.Digests:
+		c.verifies(p, m)
 	case replication.State:
 		c.onState(p, m)
 	case replication.Refused:
@@ -300,6 +303,7 @@ func (c *Core) onDone(p *peer, m replication.Message) {
 		}
 	case c.flushedChange(p, m):
 	case c.repaired(p, m):
+	case c.verifies(p, m):
 	case c.rebuild != nil && c.rebuild.to == p && m.ID == c.rebuild.turnID:
 		c.onTurn(m)
 	case c.rebuild != nil && c.rebuild.to == p:

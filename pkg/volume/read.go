@@ -91,7 +91,7 @@ func (c *Core) onData(p *peer, m replication.Message) {
 	r := c.answered(p, m.ID)
 	if r == nil {
 		switch {
-		case c.repairRead(p, m) || c.rebuild == nil:
+		case c.repairRead(p, m) || c.verifies(p, m) || c.rebuild == nil:
 		case m.Type == replication.SnapshotList:
 			c.chooseLeg(p, m)
 		default:

@@ -23,6 +23,9 @@ type Status struct {
 	Err      error  // of Stopped
 	Waiting  string // for what, in the phases before Serving
 	Replicas []ReplicaStatus
+	// Verified is the last verification; without Ended there was none.
+	Verified  Verification
+	Verifying bool
 }
 
 // ReplicaStatus is one replica.
@@ -59,6 +62,7 @@ func (c *Core) Status() Status {
 		s.Quorum = c.sys.Write(c.synced)
 	}
 	s.Waiting = c.waitingFor()
+	s.Verified, s.Verifying = c.verified, c.verify != nil
 	return s
 }
 

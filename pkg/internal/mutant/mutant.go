@@ -94,6 +94,10 @@ const (
 	// Lists of what changed (pkg/volume, resume.go).
 	ListOfAny  // what changed is taken from a replica that does not have all of the history
 	ListFailed // a replica that cannot list what changed counts as one where nothing did
+	// Comparing replicas (pkg/volume, verify.go; pkg/replica, frozen.go).
+	FrozenAnywhere // replicas freeze what they are to be compared by at different places of the history
+	FrozenLost     // what a replica lost is compared as if it were content
+	VerifyBlind    // digests that differ are not looked into
 
 	Count
 )

@@ -62,11 +62,14 @@ func (w *world) finish() (Result, *Broken) {
 	if w.err == nil {
 		w.checkDurable()
 	}
+	if w.err == nil {
+		w.plant()
+	}
 	return w.result(), w.err
 }
 
 func (w *world) result() Result {
-	res := Result{Ops: len(w.ops), Targets: len(w.targets), Events: int(w.order), Rotted: w.rotted, Unjudged: w.unjudged, SessionsOver: w.sessionsOver} //nolint:gosec // at most maxEvents
+	res := Result{Ops: len(w.ops), Targets: len(w.targets), Events: int(w.order), Rotted: w.rotted, Verified: w.verified, Unjudged: w.unjudged, SessionsOver: w.sessionsOver} //nolint:gosec // at most maxEvents
 	for _, n := range w.replicas {
 		res.Crashes += n.crashes
 		res.Rebuilds += n.rebuilds

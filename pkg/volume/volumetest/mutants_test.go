@@ -83,6 +83,9 @@ var mutants = []struct {
 	{mutant.FetchAny, "FetchAny", "8 replica to replica", []uint64{0, 1}, []string{"rebuild", "isolate", "slow"}},
 	{mutant.ListOfAny, "ListOfAny", "8 what changed on both sides", nil, nil},
 	{mutant.ListFailed, "ListFailed", "8 what changed on both sides", nil, nil},
+	{mutant.FrozenAnywhere, "FrozenAnywhere", "8 replicas in sync are identical", nil, nil},
+	{mutant.FrozenLost, "FrozenLost", "8 replicas in sync are identical", []uint64{0}, []string{"rot"}},
+	{mutant.VerifyBlind, "VerifyBlind", "8 replicas in sync are identical", nil, nil},
 	{mutant.TurnKept, "TurnKept", "8 rebuilds do not storm", nil, nil},
 }
 

@@ -98,7 +98,7 @@ func (w *world) watchPrefixes() {
 }
 
 func (w *world) checkPrefix(n *node) {
-	if !n.up || n.store == nil || n.failing {
+	if !n.up || n.store == nil || n.failing || w.planted {
 		return
 	}
 	d := n.core.Describe()

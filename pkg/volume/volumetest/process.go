@@ -269,19 +269,20 @@ func (n *node) ended() {
 
 // target is a target's process.
 type target struct {
-	w      *world
-	name   string
-	alive  bool
-	frozen bool     // it does nothing,
-	missed []func() // and will find all this when it goes on
-	core   *volume.Core
-	conns  map[quorum.ReplicaID]*conn
-	cut    map[quorum.ReplicaID]way
-	noAPI  bool
-	zone   string
-	change string      // under way
-	skew   volume.Time // of its clock,
-	rate   float64     // and how fast that runs
+	w        *world
+	name     string
+	alive    bool
+	frozen   bool     // it does nothing,
+	missed   []func() // and will find all this when it goes on
+	core     *volume.Core
+	conns    map[quorum.ReplicaID]*conn
+	cut      map[quorum.ReplicaID]way
+	noAPI    bool
+	zone     string
+	change   string      // under way
+	skew     volume.Time // of its clock,
+	rate     float64     // and how fast that runs
+	verified volume.Time // when its last verification ended
 	// ambush is called at each change of phase; may be nil.
 	ambush func(volume.Phase)
 	// doubtful swaps are carried out, and said to have failed.

@@ -83,7 +83,7 @@ const (
 
 // The bounds, small enough that runs pass them: window < backlog < tail.
 var bounds = volume.Bounds{WindowOps: 24, WindowBytes: 24 * blockSize, BacklogOps: 60, BacklogBytes: 60 * blockSize, CopyChunk: 2 * blockSize, CopyNote: 4 * blockSize,
-	CopyLeast: 40 * blockSize, CopyMost: 4000 * blockSize}
+	CopyLeast: 40 * blockSize, CopyMost: 4000 * blockSize, VerifyRegion: 8 * blockSize, VerifyPiece: 4 * blockSize}
 
 const tailOps = 100
 
@@ -138,6 +138,10 @@ type world struct {
 	rotted   int // blocks that have rotted
 	unjudged int // blocks of which checkLinearizable says nothing
 
+	asked    int  // verifications
+	verified int  // of them, that came to an end
+	planted  bool // a replica is not what it should be
+
 	sessionsOver int // sessions of clients that ended
 	err          *Broken
 }
@@ -153,6 +157,7 @@ type flushed struct {
 type Result struct {
 	Ops, Targets, Crashes, Rebuilds, Resumed, Pulled, Events int
 	SessionsOver                                             int // because acknowledged writes may have been lost
+	Verified                                                 int // comparisons of replicas that came to an end
 	Rotted, Healed                                           int // records that could not be read, and what was repaired
 	Unjudged                                                 int // blocks whose history had too many explanations to try
 }
@@ -166,6 +171,7 @@ func (r *Result) Add(o Result) {
 	r.Resumed += o.Resumed
 	r.Pulled += o.Pulled
 	r.Events += o.Events
+	r.Verified += o.Verified
 	r.Rotted += o.Rotted
 	r.Healed += o.Healed
 	r.Unjudged += o.Unjudged
@@ -206,6 +212,7 @@ func (w *world) setUp() {
 	}
 	w.faults()
 	w.watchPrefixes()
+	w.after(w.between(0, 2000*ms), w.verifyAlways)
 }
 
 func (w *world) trace(format string, args ...any) {
@@ -236,7 +243,7 @@ func (w *world) fail(c Check, format string, args ...any) {
 
 func (w *world) runUntil(end volume.Time) {
 	for w.err == nil && len(w.agenda) > 0 && w.agenda[0].at <= end {
-		if w.healing && w.quiet() {
+		if w.healing && !w.planted && w.quiet() {
 			return
 		}
 		if w.order > maxEvents {

@@ -32,6 +32,10 @@ const (
 // node leaving the cluster. IDs are never used again, so it may stay.
 const AnnotationReplace = "cask.storage/replace-replica"
 
+// AnnotationVerify on a Volume asks for a comparison of its replicas. Any value that
+// is not status.verification.request does, once.
+const AnnotationVerify = "cask.storage/verify"
+
 // Annotations of the handling of failed nodes.
 const (
 	// AnnotationFenced on a Volume keeps the attachment that was withdrawn

@@ -256,10 +256,53 @@ type VolumeStatus struct {
 	// +listMapKey=id
 	// +optional
 	Replicas []VolumeReplica `json:"replicas,omitempty"`
+	// Verification is the last comparison of the replicas.
+	// +optional
+	Verification *VolumeVerification `json:"verification,omitempty"`
 	// +listType=map
 	// +listMapKey=type
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// VolumeVerification is what a comparison of the replicas came to.
+type VolumeVerification struct {
+	// Request is the last value of the annotation cask.storage/verify that was
+	// answered.
+	// +optional
+	Request string `json:"request,omitempty"`
+	// Ended is when it ended.
+	Ended metav1.Time `json:"ended"`
+	// Failed says why it came to no end.
+	// +optional
+	Failed string `json:"failed,omitempty"`
+	// Seq is the operation at which the replicas were compared.
+	Seq int64 `json:"seq"`
+	// Replicas that were compared.
+	// +optional
+	Replicas []string `json:"replicas,omitempty"`
+	// HeldBytes is what the content takes on all of them.
+	HeldBytes int64 `json:"heldBytes"`
+	// ReadBytes of block pointers were read.
+	ReadBytes int64 `json:"readBytes"`
+	// ComparedBytes of content were read, since the block pointers differ.
+	ComparedBytes int64 `json:"comparedBytes"`
+	// UnreadableBytes of these some replica could not read.
+	UnreadableBytes int64 `json:"unreadableBytes"`
+	// Differ names the replicas whose content is not that of most, and where.
+	// +optional
+	// +listType=map
+	// +listMapKey=id
+	Differ []VolumeDifference `json:"differ,omitempty"`
+}
+
+// VolumeDifference is where a replica's content is not that of the others.
+type VolumeDifference struct {
+	ID    string `json:"id"`
+	Bytes int64  `json:"bytes"`
+	// Extents are offset+length, in bytes.
+	// +kubebuilder:validation:MaxLength=2048
+	Extents string `json:"extents"`
 }
 
 // The condition types of a Volume.
@@ -270,6 +313,7 @@ const (
 	ConditionPrefix    = "Complete"  // False after an unclean recovery: unflushed writes may be missing (target)
 	ConditionSettled   = "Settled"   // level and voters are as the spec says (target)
 	ConditionIntact    = "Intact"    // False while a replica has damage that stays: blocks that it cannot read (target)
+	ConditionSame      = "Identical" // False when the last comparison found replicas to differ (target)
 	ConditionPodsReady = "PodsReady" // every pod of the volume is ready (operator)
 	ConditionDeleting  = "Deleting"  // what deletion waits for (operator)
 )

@@ -1,11 +1,13 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -87,8 +89,38 @@ func (v *Volume) describe(obj *v1alpha1.Volume, s target.Status) []metav1.Condit
 	if s.Serving {
 		serving.Status, serving.Reason = metav1.ConditionTrue, camel(s.Reason, "Serving")
 	}
-	return set(obj, append([]metav1.Condition{serving, healthy, intact(s.Replicas), settled(obj, s)}, complete(st, s)...))
+	return set(obj, append([]metav1.Condition{serving, healthy, intact(s.Replicas), settled(obj, s)}, append(complete(st, s), verified(st, s.Verified)...)...))
 }
+
+// verified notes the last comparison of the replicas. What an earlier target found
+// stays until this one has compared them.
+func verified(st *v1alpha1.VolumeStatus, v *target.Verification) []metav1.Condition {
+	if v == nil {
+		return nil
+	}
+	out := &v1alpha1.VolumeVerification{Request: v.Request, Ended: metav1.NewTime(v.Ended.Truncate(time.Second)), Failed: cut(v.Failed), Seq: int64(v.Seq), //nolint:gosec // as Epoch
+		HeldBytes: signed(v.Held), ReadBytes: signed(v.Read), ComparedBytes: signed(v.Compared), UnreadableBytes: signed(v.Unreadable)}
+	for _, id := range v.Replicas {
+		out.Replicas = append(out.Replicas, string(id))
+	}
+	for _, d := range v.Differ {
+		out.Differ = append(out.Differ, v1alpha1.VolumeDifference{ID: string(d.Replica), Bytes: signed(d.Extents.Bytes()), Extents: cut(fmt.Sprint(d.Extents))})
+	}
+	if st.Verification != nil {
+		out.Request = cmp.Or(out.Request, st.Verification.Request)
+	}
+	st.Verification = out
+	switch {
+	case v.Failed != "":
+		return nil // what was known before still is
+	case len(v.Differ) > 0:
+		return []metav1.Condition{{Type: v1alpha1.ConditionSame, Status: metav1.ConditionFalse, Reason: "ReplicasDiffer", Message: v.Text()}}
+	}
+	return []metav1.Condition{{Type: v1alpha1.ConditionSame, Status: metav1.ConditionTrue, Reason: "Compared", Message: v.Text()}}
+}
+
+// signed is n as the API has it.
+func signed(n uint64) int64 { return int64(min(n, 1<<62)) } //nolint:gosec // bounded
 
 // complete stays False until a person has dealt with it.
 func complete(st *v1alpha1.VolumeStatus, s target.Status) []metav1.Condition {

@@ -24,6 +24,9 @@ func settingsOf(obj *v1alpha1.Volume, node string) (target.Settings, error) {
 		Layout:    volume.Layout{Level: level, Zones: map[quorum.ReplicaID]string{}},
 		Addresses: map[quorum.ReplicaID]string{},
 	}
+	if ask := obj.Annotations[v1alpha1.AnnotationVerify]; obj.Status.Verification == nil || ask != obj.Status.Verification.Request {
+		s.Verify = ask
+	}
 	if obj.Spec.MinVoters != nil {
 		s.Layout.MinVoters = int(*obj.Spec.MinVoters)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/cask-storage/cask/pkg/attach"
 	"github.com/cask-storage/cask/pkg/local"
 	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/target"
 )
 
 // localCommand runs a volume on this machine without Kubernetes.
@@ -26,7 +27,7 @@ func localCommand(*cluster) *cobra.Command {
 		*dir = d
 		return err
 	}
-	c.AddCommand(localUp(dir), localDown(dir), localStatus(dir), localAttach(dir), localDetach(dir), localSupervise(dir), localServe(dir), localHelper())
+	c.AddCommand(localUp(dir), localDown(dir), localStatus(dir), localVerify(dir), localAttach(dir), localDetach(dir), localSupervise(dir), localServe(dir), localHelper())
 	return c
 }
 
@@ -126,6 +127,36 @@ func localStatus(dir *string) *cobra.Command {
 	}}
 	c.Flags().BoolVar(&asJSON, "json", false, "print the state as JSON")
 	return c
+}
+
+func localVerify(dir *string) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{Use: "verify", Short: "Compare the replicas, by what their file systems know of each block", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			v, err := local.Verify(c.Context(), *dir)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = json.NewEncoder(c.OutOrStdout()).Encode(v)
+			} else {
+				_, err = fmt.Fprintln(c.OutOrStdout(), v.Text())
+			}
+			return errors.Join(err, outcome(v))
+		}}
+	c.Flags().BoolVar(&asJSON, "json", false, "print what came of it as JSON")
+	return c
+}
+
+// outcome is nil when the replicas are known to be the same.
+func outcome(v *target.Verification) error {
+	switch {
+	case v.Failed != "":
+		return errors.New("the replicas were not compared")
+	case len(v.Differ) > 0:
+		return errors.New("the replicas are not the same")
+	}
+	return nil
 }
 
 func localAttach(dir *string) *cobra.Command {

@@ -10,7 +10,7 @@ import (
 // commands are the constructors of the subcommands; cl is what those use that
 // speak to a cluster.
 var commands = []func(cl *cluster) *cobra.Command{
-	volumesCommand, explainCommand, whyCommand, poolsCommand, versionCommand, localCommand,
+	volumesCommand, explainCommand, whyCommand, verifyCommand, poolsCommand, versionCommand, localCommand,
 }
 
 // newRoot makes the command as it is called: cask, or kubectl cask.

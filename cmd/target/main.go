@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/target"
@@ -26,6 +27,7 @@ type options struct {
 	minVoters         int
 	zone              string // of this target
 	durability        string
+	verifyEvery       time.Duration
 	size              uint64
 	replicas, zones   map[quorum.ReplicaID]string
 	frontend          string
@@ -43,6 +45,7 @@ func parse() options {
 	flag.Func("frontend", "what hosts speak: nvme (NVMe/TCP, the default) or iscsi", o.setFrontend)
 	flag.StringVar(&o.addr, "listen", "", "address of the frontend (default :4420 for nvme, :3260 for iscsi)")
 	flag.StringVar(&o.auth, "auth", "", "folder with what hosts have to prove, see the README; nothing when empty")
+	flag.DurationVar(&o.verifyEvery, "verify-every", 7*24*time.Hour, "compare the replicas, by their block pointers, this long after the last time; 0: only when asked to")
 	flag.StringVar(&o.health, "health", "", "address of /healthz, /readyz and /metrics; none when empty")
 	flag.Parse()
 	o.frontend = cmp.Or(o.frontend, "nvme")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -70,6 +71,7 @@ func run(ctx context.Context, o options) error {
 		Volume: volume.Config{
 			Instance: me, Layout: &settings.Layout, Size: o.size, Volume: o.volume,
 			AlwaysDurable: o.durability == "always", Timing: volume.DefaultTiming(),
+			VerifyEvery: volume.Time(o.verifyEvery), VerifyFirst: firstVerify(o.verifyEvery),
 		},
 		Addresses: settings.Addresses, Authority: out.authority, Reporter: out.reporter, Logf: log.Printf,
 	})
@@ -78,6 +80,12 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	return parts{o, t, l, out.access, reservations{out.keeper, o.volume, o.frontend, me}}.serve(ctx)
+}
+
+// firstVerify is a time of its own for each target: volumes are not compared all
+// at once, and those whose targets are restarted often are too.
+func firstVerify(every time.Duration) volume.Time {
+	return volume.Time(mathrand.Int64N(int64(max(every, 1))))
 }
 
 // instance names this run of the target.
@@ -120,7 +128,12 @@ func (p parts) serve(ctx context.Context) error {
 		wg.Go(func() { p.watchSettings(ctx) }) // ends with ctx
 	}
 	if p.health != "" {
-		wg.Go(func() { serveHealth(ctx, p.health, p.target.Handler()) }) // ends with ctx
+		mux := http.NewServeMux()
+		mux.Handle("/", p.target.Handler())
+		if p.access == nil {
+			mux.Handle("/verify", p.target.VerifyHandler())
+		}
+		wg.Go(func() { serveHealth(ctx, p.health, mux) }) // ends with ctx
 	}
 	wg.Wait()
 	if backErr != nil {

@@ -25,7 +25,7 @@ func Findings(f *Facts) []Finding {
 	var all []Finding
 	for _, rule := range []func(*Facts) []Finding{
 		claimFindings, deletionFindings, placementFindings, servingFindings,
-		replicaFindings, settledFindings, exposedFindings, uncleanFindings, damageFindings, attachmentFindings,
+		replicaFindings, settledFindings, exposedFindings, uncleanFindings, damageFindings, differFindings, attachmentFindings,
 	} {
 		all = append(all, rule(f)...)
 	}
@@ -205,6 +205,15 @@ func damageFindings(f *Facts) []Finding {
 	}
 	return one("look at the disk of that replica's node; a replica that cannot be repaired in place must be replaced",
 		"Blocks cannot be read: %s", c.Message)
+}
+
+func differFindings(f *Facts) []Finding {
+	c := f.condition(v1alpha1.ConditionSame, metav1.ConditionFalse)
+	if c == nil {
+		return nil
+	}
+	return one("find out which replica is right: by a snapshot, a backup or the application's own check; then have the wrong one made anew: "+
+		"annotate the Volume with "+v1alpha1.AnnotationReplace+"=ID", "Replicas that should be the same are not: %s", c.Message)
 }
 
 func attachmentFindings(f *Facts) []Finding {

@@ -15,11 +15,13 @@ type Settings struct {
 	// Addresses are host:port of all replicas, also of those that are about to
 	// leave: they vote until the record says otherwise.
 	Addresses map[quorum.ReplicaID]string
+	// Verify names a comparison of the replicas that is asked for; empty: none is.
+	Verify string
 }
 
 // Equal reports whether two settings are the same.
 func (s Settings) Equal(o Settings) bool {
-	return s.Layout.Equal(o.Layout) && maps.Equal(s.Addresses, o.Addresses)
+	return s.Verify == o.Verify && s.Layout.Equal(o.Layout) && maps.Equal(s.Addresses, o.Addresses)
 }
 
 // Configure has the target bring the volume to new settings, step by step. The
@@ -29,6 +31,7 @@ func (t *Target) Configure(s Settings) {
 		t.core.Configure(t.now(), s.Layout)
 		t.perform()
 		t.connect(s.Addresses)
+		t.core.Verify(t.now(), s.Verify)
 	})
 }
 

@@ -52,6 +52,7 @@ func (t *Target) Collect(ch chan<- prometheus.Metric) {
 		count(descFound, r.Found, string(r.ID))
 		count(descHealed, r.Healed, string(r.ID))
 	}
+	s.Verified.collect(gauge)
 	for op := block.OpRead; op <= block.OpWriteZeroes; op++ {
 		count(descOps, t.stats.ops[op].Load(), op.String())
 		count(descBytes, t.stats.bytes[op].Load(), op.String())

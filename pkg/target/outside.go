@@ -18,6 +18,7 @@ type Status struct {
 	Change   string // of level or voters, under way
 	Exposed  uint64 // acknowledged operations that one voter alone had lately; order of magnitude
 	Replicas []ReplicaStatus
+	Verified *Verification // the last one since the target started, nil: none
 }
 
 // ReasonRecordRefused is the Reason of a target that does not go by the

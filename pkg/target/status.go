@@ -88,7 +88,7 @@ func (s Status) InSync() int {
 // same compares all but progress.
 func (s Status) same(o Status) bool {
 	return s.Epoch == o.Epoch && s.Serving == o.Serving && s.Reason == o.Reason && s.Message == o.Message && s.Unclean == o.Unclean &&
-		s.Level == o.Level && s.Settled == o.Settled && s.Change == o.Change && s.Exposed == o.Exposed &&
+		s.Level == o.Level && s.Settled == o.Settled && s.Change == o.Change && s.Exposed == o.Exposed && s.Verified.same(o.Verified) &&
 		slices.EqualFunc(s.Replicas, o.Replicas, func(a, b ReplicaStatus) bool {
 			return a.ID == b.ID && a.Voter == b.Voter && a.State == b.State && a.Reason == b.Reason && a.Message == b.Message &&
 				a.Repair == b.Repair && a.Trouble == b.Trouble
@@ -113,6 +113,9 @@ func (s Status) line() string {
 	line := fmt.Sprintf("epoch %d %s: %s [%s] %s", s.Epoch, s.Reason, s.Message, strings.Join(rs, ", "), s.Unclean)
 	if s.Change != "" {
 		line += "; under way: " + s.Change
+	}
+	if s.Verified != nil {
+		line += "; " + s.Verified.Text()
 	}
 	return line
 }

@@ -274,6 +274,7 @@ func (t *Target) swap(old, next volume.Record) {
 func (t *Target) publish() {
 	core := t.core.Status()
 	s := statusOf(core)
+	s.Verified = t.verification(core.Verified)
 	s.Exposed = t.exposure.observe(t.now(), core.Exposed)
 	t.mu.Lock()
 	t.exposed = core.Exposed

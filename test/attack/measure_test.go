@@ -193,6 +193,10 @@ func TestMeasureResync(t *testing.T) {
 	writeMany(t, h, extents(filled, 1<<20, func(i uint64) uint64 { return i << 20 }))
 	t.Logf("filled %d MiB in %v", *fillMiB, time.Since(began).Round(time.Second))
 	c.allInSync(10 * time.Minute) // one may have been too slow for the rest
+	began = time.Now()
+	v := c.compare()
+	t.Logf("comparison of %d replicas: %d KiB of block pointers read for %d MiB held, %.5f to 1, in %v", len(v.Replicas), v.Read>>10, v.Held>>20,
+		float64(v.Read)/float64(v.Held), time.Since(began).Round(10*time.Millisecond))
 	r := c.rs[2]
 	c.killAndMiss(r)
 	writeMany(t, h, extents(changed, piece, func(uint64) uint64 { return rng.Uint64N(filled/piece) * piece }))

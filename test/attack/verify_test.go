@@ -4,15 +4,18 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/block/historytest"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/target"
 )
 
 // totals counts what hosts did.
@@ -57,6 +60,8 @@ func (s totals) String() string {
 func (c *cluster) checkIdentical(l *load) {
 	t := c.t
 	t.Helper()
+	v := c.compare()
+	t.Log(v.Text())
 	p := c.targets[c.current()]
 	p.quit(t)
 	rec, err := c.record.Load(t.Context())
@@ -93,6 +98,24 @@ func (c *cluster) checkIdentical(l *load) {
 	p.start()
 	c.allInSync(healWithin)
 	t.Logf("the replicas are identical at operation %d, epoch %d", first.Seq, rec.Epoch)
+}
+
+// compare has the target compare the replicas by their block pointers.
+func (c *cluster) compare() (v target.Verification) {
+	c.t.Helper()
+	long := http.Client{Transport: c.web.Transport, Timeout: 5 * time.Minute}
+	resp, err := long.Post("http://"+c.targets[c.current()].node.addr(healthPort)+"/verify", "", nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+		c.t.Fatal(err)
+	}
+	if v.Failed != "" || len(v.Differ) > 0 || len(v.Replicas) != replicas {
+		c.t.Fatal(v.Text())
+	}
+	return v
 }
 
 // read takes a replica over for epoch and reads all of it.

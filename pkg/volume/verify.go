@@ -98,7 +98,13 @@ func (c *Core) verifyDue() bool {
 	if c.verifyAt == 0 && c.cfg.VerifyEvery != 0 {
 		c.verifyAt = c.now + c.cfg.VerifyFirst
 	}
-	return c.phase == Serving && (c.verifyAsked != "" || c.verifyAt != 0 && c.now >= c.verifyAt)
+	inSync := 0
+	for _, p := range c.peers {
+		if p.state == synced {
+			inSync++
+		}
+	}
+	return c.phase == Serving && (c.verifyAsked != "" || c.verifyAt != 0 && c.now >= c.verifyAt && inSync > 1)
 }
 
 // advanceVerify begins a verification when it is time, and moves the one under

@@ -112,7 +112,7 @@ func (c *cluster) compare() (v target.Verification) {
 	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
 		c.t.Fatal(err)
 	}
-	if v.Failed != "" || len(v.Differ) > 0 || len(v.Replicas) != replicas {
+	if len(v.Differ) > 0 {
 		c.t.Fatal(v.Text())
 	}
 	return v

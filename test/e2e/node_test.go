@@ -27,8 +27,10 @@ func lab(t *testing.T, args ...string) string {
 // number of a node of the lab: node3 is 3.
 func number(node string) string { return strings.TrimPrefix(node, "node") }
 
-// load starts the demo's client of the example database again: it inserts
-// numbered rows, and remembers which the database said are committed.
+// load starts the demo's client of the example database again, once the volume
+// has got over what an earlier test did to it, for a second fault would be one
+// too many: the client inserts numbered rows, and remembers which the database
+// said are committed.
 func load(t *testing.T) {
 	t.Helper()
 	pod, err := os.ReadFile("../../hack/demo/client.yaml")
@@ -36,6 +38,7 @@ func load(t *testing.T) {
 		t.Fatal(err)
 	}
 	kubectl(t, "-n", example, "wait", "--for=condition=Ready", "pod/postgres-0", "--timeout=100s")
+	healthy(t, databaseVolume(t))
 	kubectl(t, "-n", example, "delete", "pod", "client", "--ignore-not-found", "--now")
 	apply(t, string(pod))
 	t.Cleanup(func() {

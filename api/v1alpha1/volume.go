@@ -8,13 +8,14 @@ import (
 // VolumeSpec is what the user declared, through a StorageClass and a PVC.
 // +kubebuilder:validation:XValidation:rule="!(has(self.pool) && has(self.poolSelector))",message="set pool or poolSelector, not both"
 // +kubebuilder:validation:XValidation:rule="self.durability == oldSelf.durability && self.compression == oldSelf.compression",message="durability and compression cannot change yet"
-// +kubebuilder:validation:XValidation:rule="self.size == oldSelf.size",message="resizing a volume is not supported yet"
+// +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="a volume can grow, not shrink: copy what is in it to a smaller one"
 // +kubebuilder:validation:XValidation:rule="!has(self.zones) || size(self.zones) == 0 || self.consistency == 'quorum'",message="zones are for consistency quorum: one and all count replicas wherever they are"
 // +kubebuilder:validation:XValidation:rule="!has(self.minVoters) || self.minVoters <= self.replicas",message="minVoters must not be more than replicas"
 // +kubebuilder:validation:XValidation:rule="self.frontend == oldSelf.frontend",message="frontend cannot change"
 // +kubebuilder:validation:XValidation:rule="self.frontend == 'iscsi' || !has(self.initiators) && !has(self.authenticationSecret)",message="initiators and authenticationSecret are for frontend iscsi: hosts of frontend nvme are those of attachments"
 type VolumeSpec struct {
-	// Size is what the application sees, in bytes; a multiple of 1Mi.
+	// Size is what the application sees, in bytes; a multiple of 1Mi. It can
+	// grow at any time.
 	// (CEL calls some sizes of hundreds of Ti no integers; those it lets pass.)
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && (quantity(string(self)).isInteger() ? quantity(string(self)).asInteger() % 1048576 == 0 : quantity(string(self)).compareTo(quantity('100Ti')) > 0)",message="size must be a positive multiple of 1Mi"
 	Size resource.Quantity `json:"size"`
@@ -247,6 +248,10 @@ type VolumeStatus struct {
 	// loss would have cost.
 	// +optional
 	Exposed int64 `json:"exposed,omitempty"`
+	// Size that hosts may use now; spec.size once every replica has room for
+	// that.
+	// +optional
+	Size *resource.Quantity `json:"size,omitempty"`
 	// Change of level or voters that is under way.
 	// +optional
 	Change string `json:"change,omitempty"`
@@ -312,6 +317,7 @@ const (
 	ConditionHealthy   = "Healthy"   // every replica is in sync (target)
 	ConditionPrefix    = "Complete"  // False after an unclean recovery: unflushed writes may be missing (target)
 	ConditionSettled   = "Settled"   // level and voters are as the spec says (target)
+	ConditionResized   = "Resized"   // the size is as the spec says (target)
 	ConditionIntact    = "Intact"    // False while a replica has damage that stays: blocks that it cannot read (target)
 	ConditionSame      = "Identical" // False when the last comparison found replicas to differ (target)
 	ConditionPodsReady = "PodsReady" // every pod of the volume is ready (operator)
@@ -348,7 +354,8 @@ func (v *Volume) FrontendPort() int {
 // +kubebuilder:printcolumn:name="Voting",type=string,JSONPath=`.status.voting`
 // +kubebuilder:printcolumn:name="Level",type=string,JSONPath=`.status.level`
 // +kubebuilder:printcolumn:name="Exposed",type=integer,JSONPath=`.status.exposed`
-// +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.spec.size`
+// +kubebuilder:printcolumn:name="Size",type=string,JSONPath=`.status.size`
+// +kubebuilder:printcolumn:name="Wanted",type=string,priority=1,JSONPath=`.spec.size`
 // +kubebuilder:printcolumn:name="Consistency",type=string,priority=1,JSONPath=`.spec.consistency`
 // +kubebuilder:printcolumn:name="Zones",type=string,priority=1,JSONPath=`.spec.zones`
 // +kubebuilder:printcolumn:name="Min Voters",type=integer,priority=1,JSONPath=`.spec.minVoters`

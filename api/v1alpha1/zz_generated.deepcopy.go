@@ -316,6 +316,11 @@ func (in *VolumeStatus) DeepCopyInto(out *VolumeStatus) {
 			(*out)[key] = val
 		}
 	}
+	if in.Size != nil {
+		in, out := &in.Size, &out.Size
+		x := (*in).DeepCopy()
+		*out = &x
+	}
 	out.Target = in.Target
 	if in.Replicas != nil {
 		in, out := &in.Replicas, &out.Replicas

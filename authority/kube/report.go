@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
@@ -85,11 +86,14 @@ func (v *Volume) describe(obj *v1alpha1.Volume, s target.Status) []metav1.Condit
 	}
 	st.InSync = fmt.Sprintf("%d/%d", inSync, staying)
 	st.State = state(st, s.Serving, inSync == staying)
+	if s.Size != 0 {
+		st.Size = resource.NewQuantity(int64(s.Size), resource.BinarySI) //nolint:gosec // at most the schema's
+	}
 	serving := metav1.Condition{Type: v1alpha1.ConditionServing, Status: metav1.ConditionFalse, Reason: camel(s.Reason, "NotServing"), Message: s.Message}
 	if s.Serving {
 		serving.Status, serving.Reason = metav1.ConditionTrue, camel(s.Reason, "Serving")
 	}
-	return set(obj, append([]metav1.Condition{serving, healthy, intact(s.Replicas), settled(obj, s)}, append(complete(st, s), verified(st, s.Verified)...)...))
+	return set(obj, append([]metav1.Condition{serving, healthy, intact(s.Replicas), settled(obj, s), resized(s)}, append(complete(st, s), verified(st, s.Verified)...)...))
 }
 
 // verified notes the last comparison of the replicas. What an earlier target found
@@ -150,6 +154,14 @@ func settled(obj *v1alpha1.Volume, s target.Status) metav1.Condition {
 		c.Reason, c.Message = missing(obj, s)
 	}
 	return c
+}
+
+// resized says whether the volume has the size that it is to have.
+func resized(s target.Status) metav1.Condition {
+	if s.Resizing != "" {
+		return metav1.Condition{Type: v1alpha1.ConditionResized, Status: metav1.ConditionFalse, Reason: camel(s.Resize, "Resizing"), Message: s.Resizing}
+	}
+	return metav1.Condition{Type: v1alpha1.ConditionResized, Status: metav1.ConditionTrue, Reason: "Resized", Message: "the size is what the spec says"}
 }
 
 // missing says what the next step towards the spec waits for.

@@ -23,6 +23,7 @@ func settingsOf(obj *v1alpha1.Volume, node string) (target.Settings, error) {
 	s := target.Settings{
 		Layout:    volume.Layout{Level: level, Zones: map[quorum.ReplicaID]string{}},
 		Addresses: map[quorum.ReplicaID]string{},
+		Size:      uint64(obj.Spec.Size.Value()), //nolint:gosec // the schema keeps it from being negative
 	}
 	if ask := obj.Annotations[v1alpha1.AnnotationVerify]; obj.Status.Verification == nil || ask != obj.Status.Verification.Request {
 		s.Verify = ask

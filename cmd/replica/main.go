@@ -79,7 +79,8 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("listen for targets: %w", err)
 	}
-	s := replica.NewServer(replica.Config{Identity: o.Identity, Backing: o.backing(ctx, engine), Turns: ioc.Turns{Dir: o.dir},
+	extent := o.backing(ctx, engine)
+	s := replica.NewServer(replica.Config{Identity: o.Identity, Backing: extent, Grow: extent.Grow, Turns: ioc.Turns{Dir: o.dir},
 		Scrub: replica.ScrubConfig{Every: o.scrub}, Logf: log.Printf})
 	if o.health == "" {
 		return s.Serve(ctx, l)
@@ -114,7 +115,7 @@ func (o options) engine(ctx context.Context) (ioc.Engine, error) {
 	return ioc.OpenFile(ctx, ioc.FileConfig{Dir: dir, Pool: "local", Node: "local", FirstUse: true, Limits: ioc.DefaultLimits})
 }
 
-func (o options) backing(ctx context.Context, e ioc.Engine) replica.Backing {
+func (o options) backing(ctx context.Context, e ioc.Engine) replica.Extents {
 	d := dmu.Options{Memory: o.memory, Compression: o.compression, BlockSize: uint32(o.blockSize), IO: o.io}
 	return replica.Extents{
 		Ctx: ctx, Engine: e, Dir: o.dir, Name: replica.ExtentName(o.Identity), Logf: log.Printf,

@@ -70,6 +70,7 @@ func (p parts) nvme() (frontend, *sessions, error) {
 		return nil, nil, err
 	}
 	s.remove = front.RemoveSubsystem
+	s.resized = func(name string) { front.NamespaceChanged(name, volume.NSID) }
 	s.add = func(ctx context.Context, name string, d block.Device) error {
 		state, err := p.reservations.load(ctx)
 		if err != nil {
@@ -100,7 +101,7 @@ func (p parts) iscsi(serving context.Context) (frontend, *sessions, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s.remove = front.RemoveNode
+	s.remove, s.resized = front.RemoveNode, front.Resized
 	s.add = func(ctx context.Context, name string, d block.Device) error {
 		state, err := p.reservations.load(ctx)
 		if err != nil {

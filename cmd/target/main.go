@@ -40,7 +40,7 @@ func parse() options {
 	flag.StringVar(&o.volume, "volume", "", "name of the volume")
 	flag.StringVar(&o.authority, "authority", "", "who keeps the volume's record: kube, or file:PATH")
 	flag.StringVar(&o.durability, "durability", "flush", "when a write is stable: flush or always")
-	flag.Uint64Var(&o.size, "size", 0, "bytes of the volume")
+	flag.Uint64Var(&o.size, "size", 0, "bytes that the volume is to have; it grows to that (only with --authority=file)")
 	o.layoutFlags()
 	flag.Func("frontend", "what hosts speak: nvme (NVMe/TCP, the default) or iscsi", o.setFrontend)
 	flag.StringVar(&o.addr, "listen", "", "address of the frontend (default :4420 for nvme, :3260 for iscsi)")
@@ -49,8 +49,8 @@ func parse() options {
 	flag.StringVar(&o.health, "health", "", "address of /healthz, /readyz and /metrics; none when empty")
 	flag.Parse()
 	o.frontend = cmp.Or(o.frontend, "nvme")
-	if o.volume == "" || o.authority == "" || o.size == 0 || len(o.replicas) == 0 && o.authority != "kube" {
-		fmt.Fprintln(os.Stderr, "cask-target: give --volume, --authority, --size and, unless the Volume says them, at least one --replica")
+	if o.volume == "" || o.authority == "" || (o.size == 0 || len(o.replicas) == 0) && o.authority != "kube" {
+		fmt.Fprintln(os.Stderr, "cask-target: give --volume, --authority and, unless the Volume says them, --size and at least one --replica")
 		os.Exit(2)
 	}
 	return o
@@ -91,7 +91,7 @@ func (o *options) layoutFlags() {
 
 // settings are those of the flags.
 func (o options) settings() target.Settings {
-	return target.Settings{Addresses: o.replicas, Layout: volume.Layout{Level: quorum.Level(o.level), MinVoters: o.minVoters,
+	return target.Settings{Addresses: o.replicas, Size: o.size, Layout: volume.Layout{Level: quorum.Level(o.level), MinVoters: o.minVoters,
 		Replicas: slices.Sorted(maps.Keys(o.replicas)), Zones: o.zones, Zone: o.zone}}
 }
 

@@ -69,7 +69,7 @@ func run(ctx context.Context, o options) error {
 	me := instance()
 	t := target.New(target.Config{
 		Volume: volume.Config{
-			Instance: me, Layout: &settings.Layout, Size: o.size, Volume: o.volume,
+			Instance: me, Layout: &settings.Layout, Size: settings.Size, Volume: o.volume,
 			AlwaysDurable: o.durability == "always", Timing: volume.DefaultTiming(),
 			VerifyEvery: volume.Time(o.verifyEvery), VerifyFirst: firstVerify(o.verifyEvery),
 		},

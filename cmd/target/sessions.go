@@ -23,10 +23,12 @@ type sessions struct {
 	replaced error  // the frontend's refusal of an older name
 	add      func(ctx context.Context, name string, d block.Device) error
 	remove   func(ctx context.Context, name string) error
+	resized  func(name string) // tells hosts that the size is another
 
 	mu      sync.Mutex
 	serving bool
 	lost    history.Epoch // of what is served
+	size    uint64        // that hosts were told, bytes
 	changed chan struct{} // closed when something else is
 }
 
@@ -56,9 +58,14 @@ func (s *sessions) run(ctx context.Context) error {
 
 func (s *sessions) serve(ctx context.Context, lost history.Epoch, known bool) error {
 	s.mu.Lock()
-	was, served := s.lost, s.serving
+	was, served, size := s.lost, s.serving, s.size
+	s.size = s.t.Size()
+	larger := s.size != size
 	s.mu.Unlock()
 	if !known || served && was == lost {
+		if served && larger {
+			s.resized(volume.AfterLoss(s.name, lost))
+		}
 		return nil
 	}
 	if served {

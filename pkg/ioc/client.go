@@ -47,6 +47,14 @@ func (c Client) Open(ctx context.Context, name string) (Extent, error) {
 	return x, nil
 }
 
+// Grow implements Engine.
+func (c Client) Grow(ctx context.Context, name string, size uint64) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	return c.call(ctx, call{http.MethodPut, extentsPath + "/" + url.PathEscape(name), growRequest{size}}, nil)
+}
+
 // Delete implements Engine.
 func (c Client) Delete(ctx context.Context, name string) error {
 	if err := checkName(name); err != nil {

@@ -76,6 +76,9 @@ func (r recorder) Create(_ context.Context, name string, size uint64) (string, e
 func (r recorder) Open(_ context.Context, name string) (Extent, error) {
 	return Extent{}, checkName(name)
 }
+func (r recorder) Grow(_ context.Context, name string, size uint64) error {
+	return errors.Join(checkName(name), checkSize(name, size))
+}
 func (r recorder) Delete(_ context.Context, name string) error { return checkName(name) }
 func (r recorder) List(context.Context) ([]Extent, error)      { return nil, nil }
 func (r recorder) Status(context.Context) (Status, error)      { return Status{}, nil }
@@ -84,6 +87,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add("POST", "/v1/extents", []byte(`{"name":"a","size":4096}`))
 	f.Add("GET", "/v1/extents/a", []byte{})
 	f.Add("DELETE", "/v1/extents/..%2fa", []byte{})
+	f.Add("PUT", "/v1/extents/a", []byte(`{"size":8192}`))
 	f.Add("PATCH", "/v2", []byte{})
 	f.Fuzz(func(t *testing.T, method, path string, body []byte) {
 		req, err := http.NewRequest(method, "http://ioc"+path, bytes.NewReader(body))

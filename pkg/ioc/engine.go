@@ -16,6 +16,9 @@ type Engine interface {
 	// Open returns a sound extent, else ErrNotFound, ErrMissing,
 	// ErrTruncated or ErrDamaged.
 	Open(ctx context.Context, name string) (Extent, error)
+	// Grow makes an extent at least size bytes long; what it had stays. It is
+	// so after a crash once Grow returned. A process that has it open goes on.
+	Grow(ctx context.Context, name string, size uint64) error
 	// Delete removes an extent, sound or not; ErrNotFound when there is
 	// none. A process that has it open keeps what it has.
 	Delete(ctx context.Context, name string) error

@@ -51,6 +51,11 @@ func (e *FileEngine) mayCreateLocked(name string, size uint64) error {
 	if st.Extents >= MaxExtents {
 		return extentError(CodeNoSpace, name, fmt.Sprintf("pool %q on node %q holds its maximum of %d extents", st.Pool, st.Node, MaxExtents))
 	}
+	return e.promisable(st, name, size)
+}
+
+// promisable checks that size more bytes can be promised to an extent.
+func (e *FileEngine) promisable(st Status, name string, size uint64) error {
 	if size > st.Available {
 		return extentError(CodeNoSpace, name, fmt.Sprintf(
 			"%d bytes wanted, %d can still be promised by pool %q on node %q (%d%% reserved, %d%% overcommit); add a disk or node, or raise overcommitPercent",

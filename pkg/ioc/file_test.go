@@ -245,6 +245,26 @@ func checkClean(t *testing.T, e *FileEngine) {
 	}
 }
 
+// TestCrashInGrow: the extent is sound at its old size, and can grow then.
+func TestCrashInGrow(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	e := mustOpen(t, cfg)
+	_, err := e.Create(t.Context(), "a", mib)
+	must(t, err)
+	e.crash = func(string) error { return errCrash }
+	if err := e.Grow(t.Context(), "a", 4*mib); !errors.Is(err, errCrash) {
+		t.Fatalf("the point was not reached: %v", err)
+	}
+	e.Close()
+	e = mustOpen(t, cfg)
+	for _, size := range []uint64{mib, 2 * mib} { // less than the file has by now
+		must(t, e.Grow(t.Context(), "a", size))
+		if x, err := e.Open(t.Context(), "a"); err != nil || x.Size != size {
+			t.Fatalf("%+v, %v: want %d bytes", x, err, size)
+		}
+	}
+}
+
 // TestRecoveryKeepsWrittenContent: content without a record is deleted only
 // when it was never written.
 func TestRecoveryKeepsWrittenContent(t *testing.T) {

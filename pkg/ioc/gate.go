@@ -58,6 +58,15 @@ func (g *Gate) Open(ctx context.Context, name string) (Extent, error) {
 	return e.Open(ctx, name)
 }
 
+// Grow implements Engine.
+func (g *Gate) Grow(ctx context.Context, name string, size uint64) error {
+	e, err := g.use()
+	if err != nil {
+		return err
+	}
+	return e.Grow(ctx, name, size)
+}
+
 // Delete implements Engine.
 func (g *Gate) Delete(ctx context.Context, name string) error {
 	e, err := g.use()

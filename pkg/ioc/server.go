@@ -23,6 +23,7 @@ func NewHandler(e Engine) http.Handler {
 	mux.HandleFunc("POST "+extentsPath, h.create)
 	mux.HandleFunc("GET "+extentsPath, h.list)
 	mux.HandleFunc("GET "+extentsPath+"/{name}", h.open)
+	mux.HandleFunc("PUT "+extentsPath+"/{name}", h.grow)
 	mux.HandleFunc("DELETE "+extentsPath+"/{name}", h.delete)
 	mux.HandleFunc("GET "+statusPath, h.status)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -45,6 +46,21 @@ func (h handler) create(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusCreated, createResponse{Path: path})
+}
+
+func (h handler) grow(w http.ResponseWriter, r *http.Request) {
+	var req growRequest
+	err := strict(http.MaxBytesReader(w, r.Body, maxRequest), &req)
+	if err != nil {
+		err = &Error{Code: CodeProtocol, Object: "IO container", Detail: "grow", Cause: err}
+	} else {
+		err = h.engine.Grow(r.Context(), r.PathValue("name"), req.Size)
+	}
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (h handler) list(w http.ResponseWriter, r *http.Request) {

@@ -10,6 +10,7 @@ import (
 //	POST   /v1/extents         createRequest → 201 createResponse
 //	GET    /v1/extents         → 200 listResponse
 //	GET    /v1/extents/{name}  → 200 Extent
+//	PUT    /v1/extents/{name}  growRequest → 204
 //	DELETE /v1/extents/{name}  → 204
 //	GET    /v1/status          → 200 Status
 //
@@ -27,6 +28,11 @@ const (
 
 type createRequest struct {
 	Name string `json:"name"`
+	Size uint64 `json:"size"`
+}
+
+// growRequest says how long an extent is to be at least.
+type growRequest struct {
 	Size uint64 `json:"size"`
 }
 

@@ -33,7 +33,11 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 	if mutant.On(mutant.MarkApart) {
 		ops = markFirst(ops)
 	}
-	unhealed, err := c.applyAll(ops)
+	err := c.roomFor(ops)
+	var unhealed map[int]bool
+	if err == nil {
+		unhealed, err = c.applyAll(ops)
+	}
 	if err == nil {
 		err = c.overwritten(ms, unhealed)
 	}
@@ -121,6 +125,9 @@ func (c *Core) fits(op store.Op) bool {
 		return e.Len > 0 && e.End() <= c.store.Info().Size && e.Off%512 == 0 && e.Len%512 == 0
 	case store.Snapshot:
 		return e.Len == 0 && store.CheckName(op.Name) == nil
+	case store.Resize:
+		size := c.store.Info()
+		return e.Off == size.Size && e.End() >= e.Off && e.Len%uint64(size.BlockSize) == 0 && len(op.Data) == 0
 	case store.DropSnapshot:
 		return e.Len == 0 && len(op.Data) == 0
 	}

@@ -58,13 +58,27 @@ func (x Extents) Create(size uint64) (store.Store, error) {
 	path, err := x.Engine.Create(x.Ctx, x.Name, ExtentSize(size))
 	if errors.Is(err, ioc.ErrExists) {
 		var ext ioc.Extent
-		ext, err = x.Engine.Open(x.Ctx, x.Name)
+		if err = x.Engine.Grow(x.Ctx, x.Name, ExtentSize(size)); err == nil {
+			ext, err = x.Engine.Open(x.Ctx, x.Name)
+		}
 		path = ext.Path
 	}
 	if err != nil {
 		return nil, fmt.Errorf("extent %s: %w", x.Name, classify(err))
 	}
 	return x.CreateStore(filepath.Join(x.Dir, path), size)
+}
+
+// Grow makes the extent large enough for a volume of size bytes, and has the store
+// take that up.
+func (x Extents) Grow(s store.Store, size uint64) error {
+	if err := x.Engine.Grow(x.Ctx, x.Name, ExtentSize(size)); err != nil {
+		return fmt.Errorf("extent %s: %w", x.Name, classify(err))
+	}
+	if g, ok := s.(store.Grower); ok {
+		return g.Grow()
+	}
+	return nil
 }
 
 // classify maps the IO container's error classes to the store's, once.

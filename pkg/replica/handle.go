@@ -39,7 +39,9 @@ func (c *Core) Handle(conn ConnID, ms []replication.Message, reply Reply) bool {
 func changes(ms []replication.Message) int {
 	n := 0
 	for n < len(ms) && n < maxBatch && (ms[n].Type == replication.Apply || ms[n].Type == replication.Copy) {
-		n++
+		if n++; resizes(&ms[n-1]) {
+			break // what follows is of another size
+		}
 	}
 	return n
 }
@@ -90,6 +92,8 @@ func (c *Core) one(conn ConnID, m *replication.Message, reply Reply) bool {
 		return c.rebuild(m, reply)
 	case replication.Pull:
 		return c.pull(conn, m, reply)
+	case replication.Grow:
+		c.grow(m, reply)
 	case replication.Turn:
 		c.takeTurn(m, reply)
 	case replication.Copied:
@@ -180,6 +184,11 @@ func (c *Core) consistent(h history.History) bool {
 func (c *Core) adopt(m *replication.Message, reply Reply) bool {
 	if (c.rec.Membership != replication.Member && c.rec.Membership != replication.Fresh) || !c.consistent(m.History) {
 		return c.bad(m, reply)
+	}
+	if err := c.takeSize(m); err != nil {
+		c.setFailed(fmt.Errorf("%v: %w", m.Type, err))
+		reply(c.state())
+		return false
 	}
 	c.rec.History = m.History
 	return c.recorded(m, reply)

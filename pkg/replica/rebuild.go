@@ -5,7 +5,6 @@ import (
 
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
-	"github.com/cask-storage/cask/pkg/store"
 )
 
 // rebuildState is what a replica that is no prefix says: its last common
@@ -41,7 +40,7 @@ func (c *Core) rebuild(m *replication.Message, reply Reply) bool {
 		err = c.persist()
 	}
 	if err == nil {
-		err = c.store.Apply(append([]store.Op{{Kind: store.Rebase, Seq: m.Seq, Base: m.Base}}, c.others(kept)...))
+		err = c.rebase(m, kept)
 	}
 	if err != nil {
 		c.setFailed(fmt.Errorf("start of the rebuild: %w", err))

@@ -60,6 +60,9 @@ type Config struct {
 	Peers Peers
 	// Turns may be nil: no bound.
 	Turns Turns
+	// Grow makes the store's extent large enough for a volume of size bytes;
+	// nil: it always is.
+	Grow  func(s store.Store, size uint64) error
 	Scrub ScrubConfig
 	// Logf may be nil.
 	Logf func(format string, args ...any)
@@ -80,6 +83,7 @@ type Core struct {
 
 	mu      sync.Mutex // guards what work outside Handle looks at
 	current ConnID     // the one connection that is obeyed
+	room    uint64     // the volume may have that many bytes, as far as is known
 	applied history.Seq
 	broken  error     // of work outside Handle
 	reply   Reply     // of current

@@ -15,7 +15,7 @@ import (
 func samples() []Message {
 	h := history.History{{Epoch: 1, First: 1}, {Epoch: 4, First: 900}}
 	return []Message{
-		{Type: Hello, Epoch: 4, Volume: "pvc-1", Replica: "r0", Size: 1 << 30},
+		{Type: Hello, Epoch: 4, Volume: "pvc-1", Replica: "r0"},
 		{Type: Apply, Epoch: 4, Seq: 901, Kind: 1, Extent: block.Extent{Off: 4096, Len: 4096}, Bufs: [][]byte{bytes.Repeat([]byte{7}, 4096)}},
 		{Type: Ping, Epoch: 4, ID: 9},
 		{Type: Begin, Epoch: 4, Seq: 899, History: h},
@@ -30,6 +30,9 @@ func samples() []Message {
 		{Type: Done, ID: 8, Code: ErrNoSpace, Text: "pool is full"},
 		{Type: Apply, Epoch: 4, Seq: 902, Kind: uint8(store.Snapshot), Bufs: [][]byte{[]byte("daily-1")}},
 		{Type: Apply, Epoch: 4, Seq: 903, Kind: uint8(store.DropSnapshot), Base: 902},
+		{Type: Apply, Epoch: 4, Seq: 905, Kind: uint8(store.Resize), Extent: block.Extent{Off: 1 << 30, Len: 1 << 30}},
+		{Type: Adopt, Epoch: 4, ID: 2, History: h, Size: 1 << 30},
+		{Type: Grow, Epoch: 4, ID: 14, Size: 2 << 30},
 		{Type: Snapshots, Epoch: 4, ID: 10},
 		{Type: Settle, Epoch: 4, ID: 11, Seq: 904, History: h, Bufs: [][]byte{[]byte("daily-2")}},
 		{Type: SnapshotList, ID: 10, Seq: 903, Bufs: [][]byte{EncodeSnapshots(someSnapshots)}},
@@ -44,6 +47,7 @@ func TestOperations(t *testing.T) {
 		{Kind: store.Unmap, Seq: 3, Extent: block.Extent{Off: 512, Len: 3}},
 		{Kind: store.Snapshot, Seq: 4, Name: "x"},
 		{Kind: store.DropSnapshot, Seq: 5, Base: 4},
+		{Kind: store.Resize, Seq: 6, Extent: block.Extent{Off: 512, Len: 1024}},
 	} {
 		var m Message
 		m.SetOp(op)

@@ -24,6 +24,7 @@
 // (u16 length, bytes), history (u16 count, 16 bytes each), extents (u32 count,
 // 16 bytes each), promised, tail, size, floor and mark (u64 each).
 //
+// The Extent of an operation Resize is what it adds, from the old size on.
 // The data of an operation Snapshot, and of Settle, is its name. That of a
 // SnapshotList, and of Rebuild (those the source has), is for each: seq, size
 // (u64 each), name (u8 length, bytes). That of Digests is for each piece: two sums,
@@ -63,16 +64,16 @@ type Type uint8
 
 // The message types: requests of the target, then replies of the replica.
 const (
-	Hello   Type = iota + 1 // promise Epoch; says Volume, Replica, Size → State or Refused
+	Hello   Type = iota + 1 // promise Epoch; says Volume, Replica → State or Refused
 	Format                  // make the extent → State
-	Adopt                   // take over History → Done
+	Adopt                   // take over History, and Size where nothing was ever applied → Done
 	Begin                   // be a clean member at Seq with History → Done
 	Apply                   // operation Seq: Kind, Extent, Data → Applied
 	Flush                   // make all before it stable → Done
 	Read                    // Extent, of the snapshot Base when not 0 → Data
 	Tail                    // the recent operation Seq → TailOp
 	Ping                    // → Pong if the epoch still stands
-	Rebuild                 // stop counting; Base is common, ops of History follow from Seq+1 → Extents
+	Rebuild                 // stop counting; Base is common, ops of History follow from Seq+1, there is Size → Extents
 	Changed                 // what changed after Base, up to the snapshot Seq when not 0 → Extents
 	Copy                    // unnumbered content: Extent, Data (none: zeroes) → Done; ErrMedium: that did not help
 
@@ -101,12 +102,13 @@ const (
 	Thaw      // request: give that up → Done
 	Digest    // request: the digests of Extent of what is frozen, in pieces of Size bytes → Digests
 	Digests   // of the Digest ID
+	Grow      // request: make room for a volume of Size bytes → Done
 	typeCount = iota + 1
 )
 
 var typeNames = [...]string{"?", "Hello", "Format", "Adopt", "Begin", "Apply", "Flush", "Read", "Tail", "Ping",
 	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Turn", "Copied",
-	"Snapshots", "SnapshotList", "Settle", "Pull", "Fetch", "Damage", "Freeze", "Thaw", "Digest", "Digests"}
+	"Snapshots", "SnapshotList", "Settle", "Pull", "Fetch", "Damage", "Freeze", "Thaw", "Digest", "Digests", "Grow"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) {
@@ -118,7 +120,7 @@ func (t Type) String() string {
 // hasMeta says which types carry the meta part.
 func (t Type) hasMeta() bool {
 	switch t {
-	case Hello, Format, Adopt, Begin, Rebuild, Settle, State, Refused, Done, Extents, Pull, Fetch, Damage, Digest, Digests:
+	case Hello, Format, Adopt, Begin, Rebuild, Settle, State, Refused, Done, Extents, Pull, Fetch, Damage, Digest, Digests, Grow:
 		return true
 	}
 	return false
@@ -209,7 +211,7 @@ type Message struct {
 	Extents               []block.Extent
 	Promised              history.Epoch
 	Tail                  history.Seq // lowest operation the tail still has
-	Size                  uint64      // bytes of the volume
+	Size                  uint64      // bytes of the volume: of State as it is
 	// Floor and Mark, with Extent, say in the State of a Rebuilding replica,
 	// and in the Rebuild that goes on from there, how far an earlier rebuild
 	// came: the content up to Extent's end differs from the history only in

@@ -19,14 +19,21 @@ const MaxOp = 8 << 20
 // Check validates ops, to be applied in order to a store of shape i. The error
 // is of class block.ErrRange.
 func (i Info) Check(ops []Op) error {
-	mark := i.Mark
 	for n := range ops {
-		if err := i.check(&ops[n], mark); err != nil {
+		if err := i.check(&ops[n]); err != nil {
 			return fmt.Errorf("operation %d of %d: %w", n+1, len(ops), err)
 		}
-		mark = ops[n].after(mark)
+		i.Mark, i.Size = ops[n].after(i.Mark), ops[n].Resized(i.Size)
 	}
 	return nil
+}
+
+// Resized is the size once o was applied to a store of size bytes.
+func (o *Op) Resized(size uint64) uint64 {
+	if o.Kind == Resize || o.Kind == Rebase && o.Extent.Len != 0 {
+		return o.Extent.End()
+	}
+	return size
 }
 
 // after is the mark once o was applied.
@@ -37,8 +44,12 @@ func (o *Op) after(mark history.Seq) history.Seq {
 	return mark
 }
 
-func (i Info) check(o *Op, mark history.Seq) error {
+func (i Info) check(o *Op) error {
+	mark := i.Mark
 	if o.Kind == Rebase {
+		if o.Extent.Off != 0 || o.Extent.Len%uint64(i.BlockSize) != 0 {
+			return fmt.Errorf("rebase to a size of %v, in blocks of %d: %w", o.Extent, i.BlockSize, block.ErrRange)
+		}
 		if o.Base > mark {
 			return fmt.Errorf("rebase on %d, beyond the mark %d: %w", o.Base, mark, block.ErrRange)
 		}
@@ -54,6 +65,11 @@ func (i Info) check(o *Op, mark history.Seq) error {
 			return fmt.Errorf("snapshot without a seq: %w", block.ErrRange)
 		}
 		return CheckName(o.Name)
+	case Resize:
+		if e := o.Extent; o.Seq == 0 || e.Off != i.Size || e.End() < e.Off || e.Len%uint64(i.BlockSize) != 0 {
+			return fmt.Errorf("resize of %d bytes by %v, in blocks of %d, at seq %d: %w", i.Size, e, i.BlockSize, o.Seq, block.ErrRange)
+		}
+		return nil
 	case DropSnapshot:
 		return nil
 	default:

@@ -43,7 +43,8 @@ const (
 	// Rebase moves the mark to Seq without changing content and forgets
 	// what is known of the states after Base: from here on every block
 	// that was, or will be, changed after Base counts as changed.
-	// It drops the snapshots after Base.
+	// It drops the snapshots after Base. Extent.Len, when not 0, is the new
+	// size: nothing is to be allocated beyond it (Unmap).
 	Rebase
 	// Snapshot keeps the content as it is under Name. It is stable, with all
 	// before it, when Apply returns. Where Name is taken, or MaxSnapshots are
@@ -52,6 +53,10 @@ const (
 	// DropSnapshot gives up the snapshot that operation Base took, if it is
 	// there.
 	DropSnapshot
+	// Resize adds the Extent, which begins at the size, to the content: it reads
+	// as zeroes. It is stable, with all before it, when Apply returns. The
+	// store has taken up the room for it before: see Grower.
+	Resize
 )
 
 // Op is one change. Ops of one Apply happen in order.
@@ -59,7 +64,7 @@ type Op struct {
 	Kind   Kind
 	Seq    history.Seq  // new mark, greater than the one before; 0 leaves the mark
 	Base   history.Seq  // Rebase: at most the mark; DropSnapshot: the snapshot's Seq
-	Extent block.Extent // Write, Unmap: aligned to 512 bytes
+	Extent block.Extent // Write, Unmap: aligned to 512 bytes; Rebase, Resize: see there
 	Data   []byte       // Write only, len == Extent.Len; not kept after Apply returns
 	Name   string       // Snapshot only
 }
@@ -149,6 +154,10 @@ type Scrubber interface {
 	// many to name.
 	Rotten() (blocks block.Set, others uint64, err error)
 }
+
+// Grower is a Store on an extent that can become larger. Grow takes up the room
+// that the extent has now. Any goroutine may call it.
+type Grower interface{ Grow() error }
 
 // ScrubStatus is the scrub under way, or the last one.
 type ScrubStatus struct {

@@ -12,6 +12,7 @@ import (
 // Settings are what may change while a target runs.
 type Settings struct {
 	Layout volume.Layout
+	Size   uint64 // bytes that the volume is to have; 0: what it has
 	// Addresses are host:port of all replicas, also of those that are about to
 	// leave: they vote until the record says otherwise.
 	Addresses map[quorum.ReplicaID]string
@@ -21,7 +22,7 @@ type Settings struct {
 
 // Equal reports whether two settings are the same.
 func (s Settings) Equal(o Settings) bool {
-	return s.Verify == o.Verify && s.Layout.Equal(o.Layout) && maps.Equal(s.Addresses, o.Addresses)
+	return s.Size == o.Size && s.Verify == o.Verify && s.Layout.Equal(o.Layout) && maps.Equal(s.Addresses, o.Addresses)
 }
 
 // Configure has the target bring the volume to new settings, step by step. The
@@ -29,6 +30,9 @@ func (s Settings) Equal(o Settings) bool {
 func (t *Target) Configure(s Settings) {
 	t.post(func() {
 		t.core.Configure(t.now(), s.Layout)
+		if s.Size != 0 {
+			t.core.Resize(t.now(), s.Size)
+		}
 		t.perform()
 		t.connect(s.Addresses)
 		t.core.Verify(t.now(), s.Verify)

@@ -28,21 +28,31 @@ func (t *Target) Session() (session history.Epoch, known bool, changed <-chan st
 	return t.session.name, t.session.known, t.session.changed
 }
 
-// session is what Session answers.
+// Size is what hosts see of the volume, in bytes: 0 before Session is known.
+// Session's changed is closed when it is another, too.
+func (t *Target) Size() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.session.size
+}
+
+// session is what Session and Size answer.
 type session struct {
 	name    history.Epoch
 	known   bool
+	size    uint64
 	changed chan struct{}
 }
 
 // noteSession tells who waits for a change.
 func (t *Target) noteSession() {
 	name, known := t.core.Session()
+	size, _ := t.core.Size()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s := &t.session; s.name != name || s.known != known {
+	if s := &t.session; s.name != name || s.known != known || s.size != size {
 		close(s.changed)
-		*s = session{name, known, make(chan struct{})}
+		*s = session{name, known, size, make(chan struct{})}
 	}
 }
 
@@ -54,7 +64,7 @@ type stats struct {
 }
 
 func (d device) Geometry() block.Geometry {
-	return block.Geometry{Size: d.t.cfg.Volume.Size, BlockSize: 512, PhysicalBlock: 4096, MaxTransfer: replication.MaxData}
+	return block.Geometry{Size: d.t.Size(), BlockSize: 512, PhysicalBlock: 4096, MaxTransfer: replication.MaxData}
 }
 
 func (d device) Close() error { return nil }

@@ -16,6 +16,9 @@ type Status struct {
 	Level    string // in force
 	Settled  bool   // level and voters are as they are to be
 	Change   string // of level or voters, under way
+	Size     uint64 // that hosts may use, bytes; 0: not known yet
+	Resizing string // not empty: why the size is not yet what it is to be,
+	Resize   string // and the reason, CamelCase
 	Exposed  uint64 // acknowledged operations that one voter alone had lately; order of magnitude
 	Replicas []ReplicaStatus
 	Verified *Verification // the last one since the target started, nil: none

@@ -12,7 +12,8 @@ import (
 // statusOf says in people's words what the core says.
 func statusOf(s volume.Status) Status {
 	out := Status{Epoch: s.Epoch, Unclean: s.Unclean, Serving: s.Phase == volume.Serving && s.Quorum,
-		Level: string(s.Level), Settled: s.Settled, Change: s.Change}
+		Level: string(s.Level), Settled: s.Settled, Change: s.Change,
+		Size: s.Size, Resizing: s.Resizing, Resize: s.ResizeReason}
 	for _, r := range s.Replicas {
 		out.Replicas = append(out.Replicas, ReplicaStatus{ID: r.ID, Voter: r.Voter, State: r.State, Reason: r.Reason, Message: r.Text, Done: r.Done, Total: r.Total,
 			Found: r.Found, Healed: r.Healed, Damaged: r.Damaged, Repair: r.Repair, Trouble: r.Trouble})
@@ -89,6 +90,7 @@ func (s Status) InSync() int {
 func (s Status) same(o Status) bool {
 	return s.Epoch == o.Epoch && s.Serving == o.Serving && s.Reason == o.Reason && s.Message == o.Message && s.Unclean == o.Unclean &&
 		s.Level == o.Level && s.Settled == o.Settled && s.Change == o.Change && s.Exposed == o.Exposed && s.Verified.same(o.Verified) &&
+		s.Size == o.Size && s.Resizing == o.Resizing &&
 		slices.EqualFunc(s.Replicas, o.Replicas, func(a, b ReplicaStatus) bool {
 			return a.ID == b.ID && a.Voter == b.Voter && a.State == b.State && a.Reason == b.Reason && a.Message == b.Message &&
 				a.Repair == b.Repair && a.Trouble == b.Trouble
@@ -116,6 +118,9 @@ func (s Status) line() string {
 	}
 	if s.Verified != nil {
 		line += "; " + s.Verified.Text()
+	}
+	if s.Resizing != "" {
+		line += "; its size: " + s.Resizing
 	}
 	return line
 }

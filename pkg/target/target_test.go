@@ -32,6 +32,7 @@ type copyOf struct {
 	addr   string
 	s      atomic.Pointer[memstore.Store]
 	slow   atomic.Int64 // each read takes this long, ns
+	full   atomic.Bool  // its extent cannot grow
 	volume string
 	stop   func()
 }
@@ -72,7 +73,7 @@ func (c *copyOf) start() {
 	c.addr = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	s := replica.NewServer(replica.Config{Identity: replica.Identity{Volume: c.volume, Replica: c.id}, Backing: c})
+	s := replica.NewServer(replica.Config{Identity: replica.Identity{Volume: c.volume, Replica: c.id}, Backing: c, Grow: c.grow})
 	go func() { done <- s.Serve(ctx, l) }()
 	c.stop = sync.OnceFunc(func() {
 		cancel()

@@ -62,7 +62,7 @@ type Config struct {
 	// Layout has the target change the record's level and voters; nil leaves
 	// both alone. The Authority must then keep all of a Record.
 	Layout *Layout
-	Size   uint64 // bytes
+	Size   uint64 // bytes: what Resize would tell
 	Volume string
 	// AlwaysDurable makes every write wait for stable storage.
 	AlwaysDurable bool
@@ -194,6 +194,7 @@ type Core struct {
 	log    backlog
 	tail   tailing
 
+	size    sizes
 	snapped history.Seq // the last snapshot, or drop of one, numbered by this target
 	waiting []*Request  // writes not issued
 	uncom   window
@@ -215,7 +216,7 @@ func New(cfg Config) *Core {
 	if cfg.Bounds == (Bounds{}) {
 		cfg.Bounds = DefaultBounds()
 	}
-	c := &Core{cfg: cfg, reads: newReads()}
+	c := &Core{cfg: cfg, reads: newReads(), size: sizes{want: cfg.Size}}
 	for _, id := range cfg.Replicas {
 		c.all = append(c.all, &peer{id: id})
 	}
@@ -469,9 +470,10 @@ func (c *Core) advance() {
 		c.barrier()
 	}
 	if c.phase == Leasing && (c.released || mutant.On(mutant.NoLeaseWait) || c.now >= c.fencedAt+c.cfg.Timing.LeaseWait) {
-		c.phase = Serving
+		c.phase, c.size.served = Serving, c.size.last
 	}
 	if c.phase == Serving {
+		c.advanceResize()
 		c.issue()
 		c.pumpReads()
 		c.pumpFlushes()

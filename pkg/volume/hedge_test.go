@@ -19,6 +19,7 @@ func serving() *Core {
 		p.state, p.conn = synced, uint64(i+1)
 	}
 	c.phase, c.sole, c.now = Serving, true, 1000*msec
+	c.size.last, c.size.served = c.cfg.Size, c.cfg.Size
 	c.lease()
 	return c
 }

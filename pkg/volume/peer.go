@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/cask-storage/cask/pkg/history"
@@ -56,6 +57,8 @@ type peer struct {
 	noPull bool // its fetches took too long: rebuilds go through the target
 	turnAt Time // its host is busy with other rebuilds: ask again then
 
+	room room
+
 	reason  replication.Code
 	text    string
 	retryAt Time // of a failed peer
@@ -72,7 +75,7 @@ func (c *Core) Connected(now Time, id quorum.ReplicaID, conn uint64) {
 		return
 	}
 	p.conn, p.state, p.heardAt, p.lease, p.pingID = conn, connected, now, 0, 0
-	p.pingAt = 0
+	p.pingAt, p.room = 0, room{}
 	if c.fenced() && c.follows(p) {
 		c.greet(p)
 	}
@@ -94,7 +97,7 @@ func (c *Core) greet(p *peer) {
 		return
 	}
 	p.state, p.asked = greeting, false
-	c.send(p, replication.Message{Type: replication.Hello, Volume: c.cfg.Volume, Replica: string(p.id), Size: c.cfg.Size})
+	c.send(p, replication.Message{Type: replication.Hello, Volume: c.cfg.Volume, Replica: string(p.id)})
 }
 
 func (c *Core) send(p *peer, m replication.Message) {
@@ -244,8 +247,6 @@ func (c *Core) onState(p *peer, m replication.Message) {
 	switch {
 	case replication.Membership(m.Kind) == replication.Failed:
 		c.fail(p, m.Code, m.Text)
-	case m.Size != 0 && m.Size != c.cfg.Size:
-		c.fail(p, replication.ErrForeign, fmt.Sprintf("its volume has %d bytes, not %d", m.Size, c.cfg.Size))
 	case p.state == greeting:
 		p.state = heard
 		if p.blank() && !c.rec.Initialized {
@@ -260,7 +261,7 @@ func (c *Core) onState(p *peer, m replication.Message) {
 // that was never initialized.
 func (c *Core) format(p *peer) {
 	p.state = greeting
-	c.send(p, replication.Message{Type: replication.Format, Size: c.cfg.Size})
+	c.send(p, replication.Message{Type: replication.Format, Size: cmp.Or(c.size.last, c.size.want)})
 }
 
 // fail sets a peer aside for a while.
@@ -301,6 +302,7 @@ func (c *Core) onDone(p *peer, m replication.Message) {
 		if m.Code != replication.OK {
 			c.fail(p, m.Code, "it could not flush: "+m.Text)
 		}
+	case c.grown(p, m):
 	case c.flushedChange(p, m):
 	case c.repaired(p, m):
 	case c.verifies(p, m):

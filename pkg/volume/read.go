@@ -69,6 +69,10 @@ func (c *Core) pumpReads() {
 	}
 	kept := c.reads.waiting[:0]
 	for _, r := range c.reads.waiting {
+		if !c.within(r) {
+			c.complete(r, block.ErrRange)
+			continue
+		}
 		p := c.reader(r)
 		if p == nil || r.Base == 0 && c.unsettledFor(r, c.last) {
 			kept = append(kept, r)

@@ -23,6 +23,7 @@ type rebuild struct {
 	base     history.Seq
 	resume   resumption
 	start    history.Seq // the stream begins after it
+	size     uint64      // of the volume there, bytes
 	held     held
 	leg      leg
 	lists    [listKinds]list
@@ -97,7 +98,7 @@ func (c *Core) advanceRebuild() {
 		c.askTheirs(rb)
 	}
 	if rb.planned || c.listed(rb) {
-		rb.plan(c.cfg.Size, c.cfg.Bounds.CopyChunk)
+		rb.plan(c.cfg.Bounds.CopyChunk)
 		c.copyChunks(rb)
 	}
 }
@@ -148,8 +149,11 @@ func (c *Core) giveUp(rb *rebuild, list []store.SnapshotInfo) {
 	if rb.leg.to.Seq != 0 {
 		rb.start, rb.to.state = rb.leg.to.Seq-1, backfilling
 	}
+	if rb.size = c.size.last; rb.leg.to.Seq != 0 {
+		rb.size = rb.leg.to.Size
+	}
 	rb.to.sent, rb.to.acked = rb.start, rb.start
-	m := replication.Message{Type: replication.Rebuild, ID: rb.lists[mine].ask(c, rb.to), Base: rb.base, Seq: rb.start, History: c.hist}
+	m := replication.Message{Type: replication.Rebuild, ID: rb.lists[mine].ask(c, rb.to), Base: rb.base, Seq: rb.start, History: c.hist, Size: rb.size}
 	if b := replication.EncodeSnapshots(list); len(b) > 0 {
 		m.Bufs = [][]byte{b}
 	}

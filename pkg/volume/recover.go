@@ -121,6 +121,7 @@ func position(p *peer) history.Position {
 func (c *Core) chosen(best *peer, unclean string) {
 	c.unclean, c.fencedAt, c.sole = unclean, c.now, true
 	c.last, c.commit, c.snapped = best.st.Seq, best.st.Seq, 0
+	c.size.last = best.st.Size
 	c.hist = extend(best.st.History, history.Entry{Epoch: c.rec.Epoch, First: c.last + 1})
 	low := c.last
 	for _, p := range c.voters {
@@ -208,7 +209,11 @@ func (c *Core) onTailOp(p *peer, m replication.Message) {
 // back far enough; the others wait for a rebuild.
 func (c *Core) joinAll() {
 	for _, p := range c.peers {
-		if p.state == heard && c.catchable(p) {
+		switch {
+		case p.state != heard || !c.catchable(p):
+		case !c.fits(p):
+			c.fail(p, replication.ErrForeign, fmt.Sprintf("its volume has %d bytes, at operation %d it had %d", p.st.Size, p.st.Seq, c.sizeAt(p.st.Seq)))
+		default:
 			c.join(p)
 		}
 	}
@@ -224,7 +229,7 @@ func (c *Core) catchable(p *peer) bool {
 // join sends what the peer misses, then has it begin to count.
 func (c *Core) join(p *peer) {
 	p.state, p.sent, p.acked = joining, p.st.Seq, p.st.Seq
-	c.send(p, replication.Message{Type: replication.Adopt, ID: c.id(), History: c.hist})
+	c.send(p, replication.Message{Type: replication.Adopt, ID: c.id(), History: c.hist, Size: c.sizeAt(p.st.Seq)})
 	c.pump(p)
 	c.beginPeer(p)
 }

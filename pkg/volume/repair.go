@@ -60,10 +60,10 @@ func (c *Core) onDamage(p *peer, m replication.Message) {
 			c.reset(p, fmt.Sprintf("it reported damage at %v", e))
 			return
 		}
-		if e.Off >= c.cfg.Size {
+		if e.Off >= c.size.last {
 			continue
 		}
-		e.Len = min(e.Len, c.cfg.Size-e.Off)
+		e.Len = min(e.Len, c.size.last-e.Off)
 		news := block.SetOf(e)
 		for _, r := range c.repairs {
 			if r.to == p {

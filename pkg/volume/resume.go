@@ -23,7 +23,7 @@ type resumption struct {
 // resumption compares what a replica says of an earlier rebuild with the
 // history.
 func (c *Core) resumption(p *peer) resumption {
-	if p.membership() != replication.Rebuilding || p.st.Extent.Len == 0 || p.st.Extent.Len > c.cfg.Size {
+	if p.membership() != replication.Rebuilding || p.st.Extent.Len == 0 || p.st.Extent.Len > c.size.last {
 		return resumption{}
 	}
 	r := resumption{copied: p.st.Extent.Len, common: history.Common(p.st.History, p.st.Mark, c.hist, c.last)}
@@ -155,7 +155,7 @@ func (l *list) add(c *Core, es []block.Extent) {
 
 // plan unites the lists: up to where an earlier rebuild came what changed
 // since, beyond it what changed after base.
-func (rb *rebuild) plan(size, chunk uint64) {
+func (rb *rebuild) plan(chunk uint64) {
 	if rb.planned {
 		return
 	}
@@ -163,7 +163,7 @@ func (rb *rebuild) plan(size, chunk uint64) {
 	if mutant.On(mutant.OwnTailForgotten) {
 		rb.lists[mine].extents = nil
 	}
-	low, high := block.Extent{Len: rb.resume.copied}, block.Extent{Off: rb.resume.copied, Len: size - rb.resume.copied}
+	low, high := block.Extent{Len: rb.resume.copied}, block.Extent{Off: rb.resume.copied, Len: rb.size - rb.resume.copied}
 	var all block.Set
 	for k, within := range [listKinds]block.Extent{mine: high, theirs: high, theirsLow: low, own: low} {
 		all = append(all, rb.lists[k].extents.Within(within)...)

@@ -32,7 +32,7 @@ func TestResumption(t *testing.T) {
 		"more than the volume": {replication.Message{Kind: uint8(replication.Rebuilding), History: hist, Extent: block.Extent{Len: 99 * mib}, Mark: 550, Floor: 550}, resumption{}},
 	} {
 		c := New(Config{Size: 8 * mib})
-		c.hist, c.last = hist, 600
+		c.hist, c.last, c.size.last = hist, 600, 8*mib
 		if got := c.resumption(&peer{state: heard, st: x.st}); got != x.want {
 			t.Errorf("%s: %+v, want %+v", name, got, x.want)
 		}
@@ -42,13 +42,13 @@ func TestResumption(t *testing.T) {
 // TestPlanMovesWhatIsLeft: below where it came a rebuild moves what changed
 // meanwhile, beyond it what changed on either side since the common operation.
 func TestPlanMovesWhatIsLeft(t *testing.T) {
-	rb := rebuild{resume: resumption{copied: 4 * mib}}
+	rb := rebuild{size: 8 * mib, resume: resumption{copied: 4 * mib}}
 	whole := []block.Extent{{Off: 0, Len: 16 * mib}}
 	rb.lists[theirs].extents = whole
 	rb.lists[mine].extents = []block.Extent{{Off: 3 * mib, Len: 2 * mib}}
 	rb.lists[theirsLow].extents = []block.Extent{{Off: mib, Len: 8192}, {Off: 6 * mib, Len: 8192}}
 	rb.lists[own].extents = []block.Extent{{Off: mib + 4096, Len: 8192}}
-	rb.plan(8*mib, 256<<10)
+	rb.plan(256 << 10)
 	want := []block.Extent{{Off: mib, Len: 12288}, {Off: 4 * mib, Len: 4 * mib}}
 	if !slices.Equal(rb.todo, want) || rb.total != 4*mib+12288 {
 		t.Errorf("%v, %d bytes, want %v", rb.todo, rb.total, want)
@@ -101,7 +101,8 @@ func TestListsInCommon(t *testing.T) {
 		if !c.listed(rb) {
 			t.Errorf("%s: goes not on", name)
 		}
-		if rb.plan(c.cfg.Size, mib); rb.total != x.want {
+		rb.size = c.cfg.Size
+		if rb.plan(mib); rb.total != x.want {
 			t.Errorf("%s: %d bytes are moved, want %d", name, rb.total, x.want)
 		}
 	}

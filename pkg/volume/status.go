@@ -21,6 +21,10 @@ type Status struct {
 	Change   string // the change of level or voters under way, empty when there is none
 	Unclean  string // not empty: reopened from the best copy, and why
 	Err      error  // of Stopped
+	Size     uint64 // that hosts may use, bytes; 0: not known
+	// Resizing says why the size is not what it is to be, with a reason in
+	// CamelCase; empty when it is.
+	Resizing, ResizeReason string
 	Waiting  string // for what, in the phases before Serving
 	Replicas []ReplicaStatus
 	// Verified is the last verification; without Ended there was none.
@@ -63,6 +67,8 @@ func (c *Core) Status() Status {
 	}
 	s.Waiting = c.waitingFor()
 	s.Verified, s.Verifying = c.verified, c.verify != nil
+	s.Size = c.size.served
+	s.ResizeReason, s.Resizing = c.resizing()
 	return s
 }
 

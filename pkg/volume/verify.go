@@ -137,7 +137,7 @@ func (c *Core) advanceVerify() {
 
 // beginVerify has the replicas in sync freeze what they have.
 func (c *Core) beginVerify() {
-	v := &verify{Verification: Verification{Request: cmp.Or(c.verifyAsked, c.verified.Request), Seq: c.last, Began: c.now, Size: c.cfg.Size}, askedAt: c.now}
+	v := &verify{Verification: Verification{Request: cmp.Or(c.verifyAsked, c.verified.Request), Seq: c.last, Began: c.now, Size: c.size.last}, askedAt: c.now}
 	for _, p := range c.peers {
 		if p.state != synced {
 			continue

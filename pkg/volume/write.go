@@ -67,7 +67,11 @@ func (c *Core) issue() {
 			kept = append(kept, c.waiting[i:]...)
 			break
 		}
-		if c.copying(r.Extent) || c.repairing(r.Extent) {
+		if !c.within(r) && c.leased() { // a newer target may have grown it since
+			c.complete(r, block.ErrRange)
+			continue
+		}
+		if !c.within(r) || c.copying(r.Extent) || c.repairing(r.Extent) {
 			kept = append(kept, r)
 			continue
 		}
@@ -127,6 +131,9 @@ func (c *Core) tryCommit() {
 	for c.commit < c.last && c.committed(c.commit+1) {
 		c.commit++
 		e := c.log.at(c.commit)
+		if store.Kind(e.kind) == store.Resize && c.phase == Serving {
+			c.size.served = e.extent.End()
+		}
 		if e.req == nil {
 			continue
 		}

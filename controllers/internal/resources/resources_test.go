@@ -35,7 +35,7 @@ func TestTarget(t *testing.T) {
 	d := DefaultSettings().Target(volume(3))
 	c := d.Spec.Template.Spec.Containers[0]
 	want := []string{
-		"--volume=pvc-1", "--authority=kube", "--durability=flush", "--size=1073741824", "--listen=:4420", "--health=:9500",
+		"--volume=pvc-1", "--authority=kube", "--durability=flush", "--listen=:4420", "--health=:9500",
 	}
 	if !slices.Equal(c.Args, want) {
 		t.Errorf("args %q", c.Args)

@@ -124,7 +124,6 @@ func (s Settings) targetContainer(v *v1alpha1.Volume) corev1.Container {
 		"--volume=" + v.Name,
 		"--authority=kube",
 		"--durability=" + v.Spec.Durability,
-		"--size=" + strconv.FormatInt(v.Spec.Size.Value(), 10),
 		fmt.Sprintf("--listen=:%d", v.FrontendPort()),
 		fmt.Sprintf("--health=:%d", v1alpha1.PortHealth),
 	}

@@ -99,5 +99,11 @@ const (
 	FrozenLost     // what a replica lost is compared as if it were content
 	VerifyBlind    // digests that differ are not looked into
 
+	// Resizing (pkg/volume, resize.go; pkg/replica).
+	SizeEarly      // the new size is served before it is acknowledged
+	SizeUnordered  // a replica takes the new size when it makes room for it
+	SizeKept       // a rebuilt replica keeps the size that it had
+	ResizeRoomless // the volume grows before a replica has room
+
 	Count
 )

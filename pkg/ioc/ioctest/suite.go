@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) ioc.Engine) {
 		{"Sizes", sizes},
 		{"Exists", exists},
 		{"Promises", promises},
+		{"Grow", grow},
 		{"Concurrent", concurrent},
 		{"Cancelled", cancelled},
 	} {
@@ -132,6 +133,32 @@ func promises(t *testing.T, e ioc.Engine) {
 	must(t, err)
 	if after.Promised != 0 || after.Extents != 0 {
 		t.Fatalf("after deletion: %+v", after)
+	}
+}
+
+// grow: what is promised grows, never shrinks, and not beyond what there is.
+func grow(t *testing.T, e ioc.Engine) {
+	ctx := t.Context()
+	want(t, e.Grow(ctx, "a", mib), ioc.ErrNotFound)
+	_, err := e.Create(ctx, "a", 2*mib)
+	must(t, err)
+	for _, c := range []struct{ ask, get uint64 }{{2 * mib, 2 * mib}, {mib, 2 * mib}, {8 * mib, 8 * mib}, {8 * mib, 8 * mib}} {
+		must(t, e.Grow(ctx, "a", c.ask))
+		x, err := e.Open(ctx, "a")
+		must(t, err)
+		st, err := e.Status(ctx)
+		must(t, err)
+		if x.Size != c.get || st.Promised != c.get || x.Created.IsZero() {
+			t.Fatalf("grown to %d: %+v, %d promised", c.ask, x, st.Promised)
+		}
+	}
+	want(t, e.Grow(ctx, "a", ioc.MaxSize), ioc.ErrNoSpace)
+	want(t, e.Grow(ctx, "a", 4095), ioc.ErrInvalid)
+	want(t, e.Grow(ctx, "A", 16*mib), ioc.ErrInvalid)
+	x, err := e.Open(ctx, "a")
+	must(t, err)
+	if x.Size != 8*mib {
+		t.Fatalf("after a refusal: %+v", x)
 	}
 }
 

@@ -333,18 +333,29 @@ finish_free(cask_vol *v)
 	return (e);
 }
 
+/*
+ * What moves the mark other than by changing content, and may change the size.
+ * It waits for its TXG: the log has no record of it.
+ */
 static int
-apply_rebase(cask_vol *v, const op_t *op, int may_block)
+apply_stable(cask_vol *v, const op_t *op, int may_block)
 {
+	uint64_t size = op->off + op->len;
+
 	if (!may_block)
 		return (EAGAIN);
 	dmu_tx_t *tx = dmu_tx_create(v->os);
 	dmu_tx_hold_write_by_dnode(tx, v->mark_dn, 0, MARK_BYTES);
+	size_hold(v, size, tx);
 	int e = tx_assign(v, tx, may_block);
 	if (e != 0)
 		return (e);
 	uint64_t txg = dmu_tx_get_txg(tx);
-	mark_rebase(v, op->seq, op->base, tx);
+	size_set(v, size, tx);
+	if (op->kind == CASK_OP_REBASE)
+		mark_rebase(v, op->seq, op->base, tx);
+	else
+		mark_advance(v, op->seq, 0, 0, tx);
 	dmu_tx_commit(tx);
 	return (wait_stable(v, txg));
 }
@@ -369,7 +380,8 @@ cask_apply(cask_vol *v, const uint64_t *words, uint64_t n, uint64_t *done,
 			e = apply_unmap(v, op, may_block);
 			break;
 		case CASK_OP_REBASE:
-			e = apply_rebase(v, op, may_block);
+		case CASK_OP_RESIZE:
+			e = apply_stable(v, op, may_block);
 			break;
 		default:
 			e = EINVAL;

@@ -26,6 +26,7 @@ import (
 
 const (
 	crashSize = 160 << 20 // some unmaps take more than one transaction
+	crashMost = 168 << 20 // it grows to that
 	crashEnv  = "DMU_TEST_CRASH"
 )
 
@@ -57,7 +58,7 @@ func victim(arg string) {
 	}
 	start := s.Info().Mark
 	fmt.Printf("m %d\n", start)
-	g, choose := crashGen(n, start, seqs(s.Snapshots())), rand.New(rand.NewSource(n+1))
+	g, choose := crashGen(n, s.Info(), seqs(s.Snapshots())), rand.New(rand.NewSource(n+1))
 	for {
 		ops := make([]store.Op, 1+choose.Intn(6))
 		for i := range ops {
@@ -94,8 +95,9 @@ func split3(s string) (a, b, c string) {
 	return f[0], f[1], f[2]
 }
 
-func crashGen(seed int64, start history.Seq, live []history.Seq) *storetest.Gen {
-	return &storetest.Gen{Rng: rand.New(rand.NewSource(seed)), Size: crashSize, Seq: start, Snapshots: 150, Live: live}
+func crashGen(seed int64, from store.Info, live []history.Seq) *storetest.Gen {
+	return &storetest.Gen{Rng: rand.New(rand.NewSource(seed)), Size: from.Size, Seq: from.Mark, Snapshots: 150, Live: live,
+		Grows: 150, MaxSize: crashMost}
 }
 
 func seqs(snaps []store.SnapshotInfo) (out []history.Seq) {
@@ -155,14 +157,16 @@ func (c *crasher) advance(mark history.Seq) {
 	if mark < c.flushed {
 		c.t.Fatalf("mark %d after the crash, %d was flushed", mark, c.flushed)
 	}
-	g := crashGen(c.seed, c.mark, slices.Clone(c.live))
+	g := crashGen(c.seed, store.Info{Mark: c.mark, Size: uint64(len(c.content))}, slices.Clone(c.live))
 	for c.mark < mark {
 		o := g.Op()
-		at := c.content[o.Extent.Off:o.Extent.End()]
-		if o.Kind == store.Write {
-			copy(at, o.Data)
-		} else if o.Kind == store.Unmap {
-			clear(at)
+		switch o.Kind {
+		case store.Write:
+			copy(c.content[o.Extent.Off:o.Extent.End()], o.Data)
+		case store.Unmap:
+			clear(c.content[o.Extent.Off:o.Extent.End()])
+		default:
+			c.content = storetest.Resized(c.content, &o)
 		}
 		c.note(o)
 		c.mark = o.Seq
@@ -219,6 +223,9 @@ func (c *crasher) check() {
 	found := s.Info().Mark
 	c.advance(found)
 	c.flushed = found
+	if size := s.Info().Size; size != uint64(len(c.content)) {
+		c.t.Fatalf("size at mark %d is %d, want %d", found, size, len(c.content))
+	}
 	if at := storetest.FirstDiff(storetest.Content(c.t, s), c.content); at >= 0 {
 		c.t.Fatalf("content at mark %d differs from the model first at byte %d", found, at)
 	}
@@ -276,7 +283,7 @@ func (c *crasher) rounds(n int, after func()) {
 			c.check()
 		}
 	}
-	t.Logf("mark %d after %d rounds", c.mark, n)
+	t.Logf("mark %d and %d resizes after %d rounds", c.mark, (len(c.content)-crashSize)/storetest.GrowStep, n)
 	if out := zdb(t, c.o, "-bcc", c.o.Pool); !bytes.Contains(out, []byte("No leaks")) {
 		t.Errorf("zdb -bcc: %s", out)
 	}

@@ -100,6 +100,31 @@ mark_rebase(cask_vol *v, uint64_t seq, uint64_t base, dmu_tx_t *tx)
 	mutex_exit(&v->mark_lock);
 }
 
+/* The size changes in tx, unless it is 0 or that already. */
+static int
+size_changes(cask_vol *v, uint64_t size)
+{
+	return (size != 0 && size != v->size);
+}
+
+void
+size_hold(cask_vol *v, uint64_t size, dmu_tx_t *tx)
+{
+	if (size_changes(v, size))
+		dmu_tx_hold_zap(tx, ZAP_OBJ, B_TRUE, "size");
+}
+
+void
+size_set(cask_vol *v, uint64_t size, dmu_tx_t *tx)
+{
+	if (!size_changes(v, size))
+		return;
+	VERIFY0(zap_update(v->os, ZAP_OBJ, "size", 8, 1, &size, tx));
+	mutex_enter(&v->mark_lock);
+	v->size = size;
+	mutex_exit(&v->mark_lock);
+}
+
 /* The TXG after which everything was born that changed after since. */
 uint64_t
 mark_txg(cask_vol *v, uint64_t since)

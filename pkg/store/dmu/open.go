@@ -254,9 +254,7 @@ func openVolume(o Options, c cStrings, lock *os.File) (*Store, error) {
 	}
 	s := newStore(o, vol, lock)
 	s.direct = C.cask_direct(c.path) != 0
-	if l, err := readLabel(o.Path); err == nil {
-		s.bytes = l.bytes
-	}
+	s.noteBytes()
 	err := s.loadMeta()
 	if err == nil {
 		err = s.loadSnapshots()

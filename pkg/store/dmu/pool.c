@@ -4,6 +4,7 @@
 #include "zfs.h"
 #include <zfeature_common.h>
 #include <sys/stat.h>
+#include <sys/vdev_impl.h>
 #include <sys/vdev_trim.h>
 
 #define	LABEL_SIZE	(256ULL << 10)
@@ -325,6 +326,29 @@ cask_import(const char *pool, const char *path)
 	nvlist_free(config);
 	nvlist_free(label);
 	return (e);
+}
+
+/*
+ * Has ZFS look at the extent's size again; what the asynchronous thread of
+ * spa_sync would do after that, here and now.
+ */
+int
+cask_expand(cask_vol *v)
+{
+	vdev_state_t state;
+
+	if (spa_suspended(v->spa))
+		return (CASK_SUSPENDED);
+	int e = vdev_online(v->spa, v->spa->spa_root_vdev->vdev_child[0]->
+	    vdev_guid, ZFS_ONLINE_EXPAND, &state);
+	if (e != 0)
+		return (e);
+	if (state != VDEV_STATE_HEALTHY)
+		return (EIO);
+	mutex_enter(&spa_namespace_lock);
+	spa_config_update(v->spa, SPA_CONFIG_UPDATE_POOL);
+	mutex_exit(&spa_namespace_lock);
+	return (wait_stable(v, 0));
 }
 
 typedef struct {

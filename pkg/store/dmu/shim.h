@@ -16,6 +16,7 @@
 #define	CASK_OP_WRITE	1
 #define	CASK_OP_UNMAP	2
 #define	CASK_OP_REBASE	3
+#define	CASK_OP_RESIZE	4
 
 /* words of one operation in cask_apply's array */
 #define	CASK_OP_WORDS	6	/* kind, seq, base, offset, length, data address */
@@ -60,6 +61,8 @@ int cask_close(cask_vol *v);
 
 void cask_info(cask_vol *v, uint64_t *words);
 int cask_suspended(cask_vol *v);
+/* take up the room that the extent's file has; may block */
+int cask_expand(cask_vol *v);
 /* how many times ZFS has suspended a pool of this process */
 int cask_suspensions(void);
 

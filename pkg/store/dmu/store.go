@@ -47,7 +47,7 @@ const (
 type Store struct {
 	opt  Options
 	lock *os.File
-	info store.Info // all but the mark
+	info store.Info // BlockSize
 	// direct: past the page cache, where the file system allows it
 	direct bool
 
@@ -57,7 +57,7 @@ type Store struct {
 
 	suspended chan struct{} // closed by the watcher
 	lost      error         // why, when the file is no longer what it was; written before
-	bytes     uint64        // the least the extent's file can have
+	bytes     atomic.Uint64 // the least the extent's file can have
 	stop      chan struct{} // ends the watcher
 	watcher   sync.WaitGroup
 
@@ -72,6 +72,7 @@ type Store struct {
 	meta   []byte
 	mark   history.Seq
 	frozen []*frozen
+	size   uint64 // bytes
 
 	snaps snapshots
 }
@@ -85,8 +86,8 @@ func newStore(o Options, vol *C.cask_vol, lock *os.File) *Store {
 		stop:      make(chan struct{}),
 	}
 	w := s.words()
-	s.info = store.Info{Size: uint64(w[0]), BlockSize: uint32(w[1])}
-	s.mark = history.Seq(w[2])
+	s.info = store.Info{BlockSize: uint32(w[1])}
+	s.size, s.mark = uint64(w[0]), history.Seq(w[2])
 	return s
 }
 
@@ -131,9 +132,9 @@ func (s *Store) inspect() error {
 		return fmt.Errorf("extent %s: %w: %w", s.opt.Path, store.ErrIO, err)
 	case st.Sys().(*syscall.Stat_t).Nlink == 0:
 		return fmt.Errorf("extent %s was deleted while it was in use: %w", s.opt.Path, store.ErrNotFound)
-	case uint64(st.Size()) < s.bytes:
+	case uint64(st.Size()) < s.bytes.Load():
 		return fmt.Errorf("extent %s has %d bytes, its pool needs %d: it was cut off while it was in use: %w",
-			s.opt.Path, st.Size(), s.bytes, store.ErrTruncated)
+			s.opt.Path, st.Size(), s.bytes.Load(), store.ErrTruncated)
 	}
 	return nil
 }
@@ -220,7 +221,7 @@ func (s *Store) Describe() string {
 	if s.direct {
 		cache = "O_DIRECT"
 	}
-	return fmt.Sprintf("%s, %d bytes in blocks of %d, I/O by %s, %s", s.opt.Path, s.info.Size, s.info.BlockSize, Engine(), cache)
+	return fmt.Sprintf("%s, %d bytes in blocks of %d, I/O by %s, %s", s.opt.Path, s.Info().Size, s.info.BlockSize, Engine(), cache)
 }
 
 // Info implements store.Store.
@@ -228,7 +229,7 @@ func (s *Store) Info() store.Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := s.info
-	i.Mark = s.mark
+	i.Mark, i.Size = s.mark, s.size
 	return i
 }
 
@@ -271,6 +272,8 @@ func (s *Store) applySome(ops []store.Op) (int, C.int) {
 			return 0, e
 		}
 		return s.applyPlain(ops[:1])
+	case store.Resize:
+		return s.applyPlain(ops[:1])
 	}
 	n := slices.IndexFunc(ops, func(o store.Op) bool { return !plain(&o) })
 	if n < 0 {
@@ -311,9 +314,9 @@ func (s *Store) applyPlain(ops []store.Op) (int, C.int) {
 		pins.Unpin()
 	}
 	if e != C.CASK_SUSPENDED {
-		mark := history.Seq(s.words()[2])
+		w := s.words()
 		s.mu.Lock()
-		s.mark = mark
+		s.size, s.mark = uint64(w[0]), history.Seq(w[2])
 		s.mu.Unlock()
 	}
 	return done, e
@@ -352,6 +355,8 @@ func kind(k store.Kind) uint64 {
 		return C.CASK_OP_UNMAP
 	case store.Rebase:
 		return C.CASK_OP_REBASE
+	case store.Resize:
+		return C.CASK_OP_RESIZE
 	}
 	return 0
 }
@@ -362,7 +367,7 @@ func (s *Store) ReadAt(p []byte, off uint64) error {
 		return err
 	}
 	defer s.leave()
-	if err := s.info.CheckRead(len(p), off); err != nil {
+	if err := s.Info().CheckRead(len(p), off); err != nil {
 		return fmt.Errorf("extent %s: %w", s.opt.Path, err)
 	}
 	if len(p) == 0 {
@@ -395,6 +400,26 @@ func (s *Store) Flush() error {
 		return s.guarded(func() C.int { return C.cask_flush(s.vol) })
 	})
 	return s.failedCall("flush", e)
+}
+
+// Grow implements store.Grower.
+func (s *Store) Grow() error {
+	if err := s.enterChange("grow"); err != nil {
+		return err
+	}
+	defer s.leave()
+	if e := s.guarded(func() C.int { return C.cask_expand(s.vol) }); e != 0 {
+		return s.failedCall("expand the pool on", e)
+	}
+	s.noteBytes()
+	return nil
+}
+
+// noteBytes remembers how long the extent's file has to be.
+func (s *Store) noteBytes() {
+	if l, err := readLabel(s.opt.Path); err == nil {
+		s.bytes.Store(l.bytes)
+	}
 }
 
 // Changed implements store.Past.
@@ -498,4 +523,7 @@ func (s *Store) Close() error {
 	return errors.Join(failed("close", s.opt.Path, e), s.lock.Close())
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store  = (*Store)(nil)
+	_ store.Grower = (*Store)(nil)
+)

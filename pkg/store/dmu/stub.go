@@ -74,6 +74,9 @@ func (*Store) Rotten() (block.Set, uint64, error) { return nil, 0, ErrUnsupporte
 // Freeze implements store.Comparer.
 func (*Store) Freeze() (store.Frozen, error) { return nil, ErrUnsupported }
 
+// Grow implements store.Grower.
+func (*Store) Grow() error { return ErrUnsupported }
+
 // Close implements store.Meta.
 func (*Store) Close() error { return ErrUnsupported }
 

@@ -137,8 +137,8 @@ cask_info(cask_vol *v, uint64_t *words)
 {
 	mutex_enter(&v->mark_lock);
 	uint64_t mark = mark_of(v)->seq;
-	mutex_exit(&v->mark_lock);
 	words[0] = v->size;
+	mutex_exit(&v->mark_lock);
 	words[1] = v->block_size;
 	words[2] = mark;
 	words[3] = v->replayed;

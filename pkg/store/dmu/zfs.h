@@ -101,7 +101,7 @@ struct cask_vol {
 	dmu_buf_t *mark;		/* MARK_OBJ's only block */
 	kmutex_t mark_lock;		/* guards mark's content */
 	zfs_rangelock_t ranges;		/* a sector is read whole or not at all */
-	uint64_t size;
+	uint64_t size;			/* changed under mark_lock */
 	uint64_t block_size;
 	uint64_t region;		/* see mark_t */
 	uint64_t max_record;		/* data of one log record */
@@ -126,6 +126,8 @@ void mark_init(mark_t *m, uint64_t size, uint64_t block_size);
 void mark_advance(cask_vol *v, uint64_t seq, uint64_t free_off,
     uint64_t free_len, dmu_tx_t *tx);
 void mark_rebase(cask_vol *v, uint64_t seq, uint64_t base, dmu_tx_t *tx);
+void size_hold(cask_vol *v, uint64_t size, dmu_tx_t *tx);
+void size_set(cask_vol *v, uint64_t size, dmu_tx_t *tx);
 uint64_t mark_txg(cask_vol *v, uint64_t since);
 
 /* ghost.c */

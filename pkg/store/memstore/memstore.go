@@ -38,7 +38,7 @@ const maxPending = 4096
 
 // Options shape a Store.
 type Options struct {
-	Size      uint64      // bytes, a multiple of store.Alignment
+	Size      uint64      // bytes at first, a multiple of BlockSize
 	BlockSize uint32      // bytes, a multiple of store.Alignment; 4096 when 0
 	Coarse    history.Seq // Changed knows only states whose Seq is a multiple; exact when 0
 }
@@ -58,6 +58,7 @@ type Store struct {
 // state is a store's content. Blocks are never changed in place: states share
 // them.
 type state struct {
+	size    uint64
 	mark    history.Seq
 	blocks  map[uint64][]byte      // by block number; absent reads as zeroes
 	changed map[uint64]history.Seq // by block number: the Seq that changed it last
@@ -85,6 +86,7 @@ func New(opt Options) *Store {
 		opt.BlockSize = 4096
 	}
 	return &Store{opt: opt, st: state{
+		size:    opt.Size,
 		blocks:  map[uint64][]byte{},
 		changed: map[uint64]history.Seq{},
 		rotten:  map[uint64]bool{},
@@ -100,6 +102,7 @@ func (s *Store) Clone() *Store {
 		opt:  s.opt,
 		undo: slices.Clone(s.undo),
 		st: state{
+			size:    s.st.size,
 			mark:    s.st.mark,
 			blocks:  maps.Clone(s.st.blocks),
 			changed: maps.Clone(s.st.changed),
@@ -156,7 +159,7 @@ func (s *Store) Info() store.Info {
 }
 
 func (s *Store) infoLocked() store.Info {
-	return store.Info{Size: s.opt.Size, BlockSize: s.opt.BlockSize, Mark: s.st.mark}
+	return store.Info{Size: s.st.size, BlockSize: s.opt.BlockSize, Mark: s.st.mark}
 }
 
 // usableLocked says why s cannot be changed, counting this call for faults.
@@ -209,6 +212,9 @@ func (s *Store) applyLocked(o *store.Op) {
 	case store.DropSnapshot:
 		s.dropLocked(o)
 		return
+	case store.Resize: // stable at once, with all that was applied before it
+		s.st.mark, s.st.size, s.undo = o.Seq, o.Extent.End(), nil
+		return
 	}
 	key := s.st.mark + 1
 	if o.Seq != 0 {
@@ -257,7 +263,7 @@ func (s *Store) rebaseLocked(o *store.Op) {
 			s.st.changed[n] = o.Seq + 1
 		}
 	}
-	s.st.mark = o.Seq
+	s.st.mark, s.st.size = o.Seq, o.Resized(s.st.size)
 	s.st.snaps = slices.DeleteFunc(slices.Clone(s.st.snaps), func(x snapshot) bool { return x.Seq > base })
 	s.undo = nil
 }
@@ -316,7 +322,7 @@ func (s *Store) Changed(since history.Seq) ([]block.Extent, error) {
 	if err := s.faults[Changed].hit(); err != nil {
 		return nil, err
 	}
-	return s.changedSince(s.st.changed, min(since, s.st.mark), s.opt.Size), nil
+	return s.changedSince(s.st.changed, min(since, s.st.mark), s.st.size), nil
 }
 
 // changedSince lists what of a content of size bytes changed after since.
@@ -326,7 +332,7 @@ func (s *Store) changedSince(changed map[uint64]history.Seq, since history.Seq, 
 	}
 	var ns []uint64
 	for n, c := range changed {
-		if c > since {
+		if c > since && n*uint64(s.opt.BlockSize) < size {
 			ns = append(ns, n)
 		}
 	}

@@ -21,7 +21,7 @@ type snapshot struct {
 func (s *Store) snapshotLocked(o *store.Op) {
 	if store.Takes(s.infosLocked(), o.Name) {
 		s.st.snaps = append(slices.Clip(s.st.snaps), snapshot{
-			SnapshotInfo: store.SnapshotInfo{Name: o.Name, Seq: o.Seq, Size: s.opt.Size},
+			SnapshotInfo: store.SnapshotInfo{Name: o.Name, Seq: o.Seq, Size: s.st.size},
 			blocks:       maps.Clone(s.st.blocks),
 			changed:      maps.Clone(s.st.changed),
 		})

@@ -17,7 +17,7 @@ const sector = store.Alignment
 // Model is the dumb twin of a store: every operation it was given, and the
 // content and mark after any number of them.
 type Model struct {
-	Size uint64
+	Size uint64 // at first
 	Ops  []store.Op
 }
 
@@ -27,12 +27,13 @@ func (m *Model) At(n int) ([]byte, history.Seq) {
 	var mark history.Seq
 	for i := range m.Ops[:n] {
 		o := &m.Ops[i]
-		at := content[o.Extent.Off:o.Extent.End()]
 		switch o.Kind {
 		case store.Write:
-			copy(at, o.Data)
+			copy(content[o.Extent.Off:o.Extent.End()], o.Data)
 		case store.Unmap:
-			clear(at)
+			clear(content[o.Extent.Off:o.Extent.End()])
+		default:
+			content = Resized(content, o)
 		}
 		if o.Seq != 0 || o.Kind == store.Rebase {
 			mark = o.Seq
@@ -41,16 +42,27 @@ func (m *Model) At(n int) ([]byte, history.Seq) {
 	return content, mark
 }
 
+// Resized is content with the size that o leaves.
+func Resized(content []byte, o *store.Op) []byte {
+	size := int(o.Resized(uint64(len(content)))) //nolint:gosec // sizes of tests
+	if size <= len(content) {
+		return content[:size:size]
+	}
+	return append(content, make([]byte, size-len(content))...)
+}
+
 // Snapshots are those after the first n operations.
 func (m *Model) Snapshots(n int) (out []store.SnapshotInfo) {
+	size := m.Size
 	for i := range m.Ops[:n] {
 		o := &m.Ops[i]
 		out = slices.DeleteFunc(out, func(s store.SnapshotInfo) bool {
 			return o.Kind == store.DropSnapshot && s.Seq == o.Base || o.Kind == store.Rebase && s.Seq > o.Base
 		})
 		if o.Kind == store.Snapshot && store.Takes(out, o.Name) {
-			out = append(out, store.SnapshotInfo{Name: o.Name, Seq: o.Seq, Size: m.Size})
+			out = append(out, store.SnapshotInfo{Name: o.Name, Seq: o.Seq, Size: size})
 		}
+		size = o.Resized(size)
 	}
 	return out
 }
@@ -70,7 +82,14 @@ type Gen struct {
 	// Snapshots is one in how many operations takes or drops one; 0: none.
 	Snapshots int
 	Live      []history.Seq // snapshots not dropped
+	// Grows is how often, one in so many operations, the store grows; 0: never.
+	// It grows by GrowStep, to at most MaxSize.
+	Grows   int
+	MaxSize uint64
 }
+
+// GrowStep is what a Resize adds at most: a multiple of every block size.
+const GrowStep = 256 << 10
 
 const maxLive = 3
 
@@ -92,6 +111,11 @@ func (g *Gen) Op() store.Op {
 	g.Seq += history.Seq(1 + g.Rng.Intn(3))
 	if g.Snapshots > 0 && g.Rng.Intn(g.Snapshots) == 0 {
 		return g.snapshot()
+	}
+	if g.Grows > 0 && g.Rng.Intn(g.Grows) == 0 {
+		o := resize(g.Seq, g.Size, min(GrowStep, g.MaxSize-g.Size))
+		g.Size = o.Extent.End()
+		return o
 	}
 	o := store.Op{Kind: store.Write, Seq: g.Seq}
 	limit := uint64(32 << 10)
@@ -137,6 +161,11 @@ func unmap(seq history.Seq, off, n uint64) store.Op {
 
 func rebase(seq, base history.Seq) store.Op {
 	return store.Op{Kind: store.Rebase, Seq: seq, Base: base}
+}
+
+// resize adds n bytes to a store of from bytes.
+func resize(seq history.Seq, from, n uint64) store.Op {
+	return store.Op{Kind: store.Resize, Seq: seq, Extent: block.Extent{Off: from, Len: n}}
 }
 
 func snapshot(seq history.Seq, name string) store.Op {
@@ -224,11 +253,16 @@ func changed(t *testing.T, s store.Store, since history.Seq) []block.Extent {
 	return ext
 }
 
-// Covers reports whether ext includes every sector for which a and b differ,
-// and the first that it does not.
+// Covers reports whether ext includes every sector of b that is not as in a, and
+// the first that it does not. Beyond its end a is zeroes.
 func Covers(ext []block.Extent, a, b []byte) (uint64, bool) {
-	for off := uint64(0); off < uint64(len(a)); off += sector {
-		if bytes.Equal(a[off:off+sector], b[off:off+sector]) {
+	zero := make([]byte, sector)
+	for off := uint64(0); off < uint64(len(b)); off += sector {
+		was := zero
+		if off < uint64(len(a)) {
+			was = a[off : off+sector]
+		}
+		if bytes.Equal(was, b[off:off+sector]) {
 			continue
 		}
 		if !includes(ext, off) {

@@ -70,6 +70,9 @@ func Run(t *testing.T, f Factory) {
 		{"SnapshotRebase", testSnapshotRebase},
 		{"SnapshotRandom", testSnapshotRandom},
 		{"Frozen", testFrozen},
+		{"Resize", testResize},
+		{"ResizeRebase", testResizeRebase},
+		{"ResizeRandom", testResizeRandom},
 		{"RotIsSeen", testRotIsSeen},
 		{"RotAndPartialChanges", testRotPartial},
 	} {

@@ -25,7 +25,7 @@ func (w *world) quiet() bool {
 		}
 	}
 	keepsTurn := func(n *node) bool { return n.up && n.turns != 0 } // that other volumes wait for
-	return w.asLaidOut() && w.sameMark() && w.sound() && !slices.ContainsFunc(w.inUse(), keepsTurn)
+	return w.sized() && w.asLaidOut() && w.sameMark() && w.sound() && !slices.ContainsFunc(w.inUse(), keepsTurn)
 }
 
 func (w *world) sameMark() bool {
@@ -89,7 +89,12 @@ func (w *world) checkIdentical() {
 	got := make([]byte, blocks*blockSize)
 	ns := w.inUse()
 	for i, n := range ns {
-		if err := n.store.Peek(got, 0); err != nil {
+		size := n.store.Info().Size
+		if size != w.size.want {
+			w.fail(Identical, "replica %s has %d bytes, not %d", n.id, size, w.size.want)
+		}
+		clear(got)
+		if err := n.store.Peek(got[:size], 0); err != nil {
 			w.fail(Protocol, "read of %s: %v", n.id, err)
 		}
 		for _, e := range n.unreadable() { // the same on every replica: see sound

@@ -19,6 +19,7 @@ type op struct {
 	fua    bool
 	calls  []volume.Time // each attempt's
 	ret    volume.Time   // 0 while it is under way
+	size   uint64        // of the volume when it was asked for first
 	// session is the one that was told of its end.
 	session history.Epoch
 }
@@ -148,7 +149,7 @@ func (c *client) start() {
 		c.issue(-c.flush, c.snapshotRequest())
 		return
 	}
-	o := op{client: c.id, block: w.rng.IntN(blocks), write: kind == writing}
+	o := op{client: c.id, block: w.rng.IntN(blocks), write: kind == writing, size: w.size.grown}
 	if w.chance(0.6) {
 		o.block = w.rng.IntN(contended)
 	}
@@ -251,7 +252,10 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 		c.under[kindOf(q)]--
 		return
 	}
-	if _, ok := c.open[i]; !ok || err != nil {
+	if errors.Is(err, block.ErrRange) && c.refused(i, q) {
+		return
+	}
+	if _, ok := c.open[i]; !ok || err != nil || i >= 0 && c.w.beyond(q.Extent) {
 		c.w.fail(Protocol, "client %d: %v %v completed with %v", c.id, q.Op, q.Extent, err)
 		return
 	}

@@ -19,7 +19,7 @@ func (w *world) checkDurable() {
 	writes := make([][]op, blocks)
 	floors := make([][]durable, blocks)
 	for _, o := range w.ops {
-		if !o.write {
+		if !o.write || len(o.calls) == 0 {
 			continue
 		}
 		writes[o.block] = append(writes[o.block], o)

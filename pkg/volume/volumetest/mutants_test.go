@@ -86,6 +86,10 @@ var mutants = []struct {
 	{mutant.FrozenAnywhere, "FrozenAnywhere", "8 replicas in sync are identical", nil, nil},
 	{mutant.FrozenLost, "FrozenLost", "8 replicas in sync are identical", []uint64{0}, []string{"rot"}},
 	{mutant.VerifyBlind, "VerifyBlind", "8 replicas in sync are identical", nil, nil},
+	{mutant.SizeEarly, "SizeEarly", "10 the size is as durable as what is in it", []uint64{0}, []string{"resize", "split", "minority"}},
+	{mutant.SizeUnordered, "SizeUnordered", "1 the Seq is in the TXG of the data", []uint64{0}, []string{"resize"}},
+	{mutant.SizeKept, "SizeKept", "8 a replica never counts before it is complete", []uint64{0}, []string{"resize", "crash", "outgrow", "disk"}},
+	{mutant.ResizeRoomless, "ResizeRoomless", "1 every replica has room first", []uint64{0}, []string{"resize", "full"}},
 	{mutant.TurnKept, "TurnKept", "8 rebuilds do not storm", nil, nil},
 }
 

@@ -22,6 +22,7 @@ type number struct {
 // numbered is what it does.
 type numbered struct {
 	block, n int
+	from, to uint64 // sizes of a Resize
 	value    uint64
 	kind     store.Kind
 	base     history.Seq
@@ -33,6 +34,9 @@ func numberedOf(m *replication.Message) numbered {
 	n := numbered{kind: o.Kind, base: o.Base, name: o.Name, block: int(o.Extent.Off) / blockSize, n: int(o.Extent.Len) / blockSize}
 	if o.Kind == store.Write {
 		n.value = binary.LittleEndian.Uint64(o.Data)
+	}
+	if o.Kind == store.Resize {
+		n.from, n.to, n.n = o.Extent.Off, o.Extent.End(), 0
 	}
 	return n
 }
@@ -65,6 +69,7 @@ func (w *world) note(m *replication.Message) {
 type shadow struct {
 	number
 	content content
+	size    uint64 // 0: as at first
 	snaps   []shadowSnap
 }
 
@@ -84,6 +89,7 @@ func (s *shadow) apply(o numbered) {
 		s.content[o.block+i] = o.value
 	}
 	s.applySnapshot(o)
+	s.size = max(s.size, o.to)
 }
 
 func (w *world) watchPrefixes() {
@@ -117,13 +123,13 @@ func (w *world) checkPrefix(n *node) {
 			w.fail(Prefix, "%s has operation %d of epoch %d, which nobody numbered", n.id, s.seq, s.epoch)
 			return
 		}
+		if op.from != 0 && s.size == 0 {
+			w.noteBase(n, op.from)
+		}
 		s.apply(op)
 	}
-	buf := make([]byte, blocks*blockSize)
-	if err := n.store.Peek(buf, 0); err != nil {
-		w.fail(Protocol, "read of %s: %v", n.id, err)
-	}
-	got, lost := decode(buf), n.core.Lost()
+	w.checkSize(n)
+	got, lost := n.content(), n.core.Lost()
 	for b, want := range s.content {
 		if lost.Overlaps(block.Extent{Off: uint64(b) * blockSize, Len: blockSize}) { //nolint:gosec // not negative
 			continue

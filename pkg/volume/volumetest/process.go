@@ -32,6 +32,7 @@ type node struct {
 	atBegin  func() // called when its rebuild ends; may be nil
 	shadow   shadow
 	crashes  int
+	room     uint64   // of its extent, for a volume of that many bytes
 	late     []func() // answers of other replicas that come at the worst moment
 	turns    int      // to be rebuilt, held by this process
 	rebuilds int
@@ -54,7 +55,7 @@ func (n *node) Open() (store.Store, error) {
 }
 
 func (n *node) Create(size uint64) (store.Store, error) {
-	n.store = memstore.New(memstore.Options{Size: size, BlockSize: recordSize})
+	n.store, n.room = memstore.New(memstore.Options{Size: size, BlockSize: recordSize}), max(n.room, size)
 	return filling{n.store, n}, nil
 }
 
@@ -66,6 +67,7 @@ type filling struct {
 
 func (f filling) Apply(ops []store.Op) error {
 	f.fill(memstore.Apply)
+	f.n.checkRoom(ops)
 	return f.Store.Apply(ops)
 }
 
@@ -89,7 +91,7 @@ func (n *node) start() {
 	n.life++
 	n.turns, n.late = 0, nil
 	n.core = replica.Open(replica.Config{Identity: replica.Identity{Volume: "vol", Replica: string(n.id)},
-		Backing: n, Run: n.run(n.life), TailOps: tailOps, Turns: turns{n}, Peers: n})
+		Backing: n, Grow: n.grow, Run: n.run(n.life), TailOps: tailOps, Turns: turns{n}, Peers: n})
 	n.w.trace("%s starts: %v", n.id, n.core)
 }
 
@@ -185,7 +187,7 @@ func (n *node) crash() {
 // wipe replaces the disk by an empty one.
 func (n *node) wipe() {
 	n.crash()
-	n.store, n.shadow, n.lost, n.wiped = nil, shadow{}, true, true
+	n.store, n.room, n.shadow, n.lost, n.wiped = nil, 0, shadow{}, true, true
 	n.w.trace("%s has an empty disk", n.id)
 }
 
@@ -303,7 +305,7 @@ func (w *world) newTarget() *target {
 		t.zone = w.zone(w.rng.IntN(w.opt.Zones))
 	}
 	t.core = volume.New(volume.Config{Instance: t.name, Level: w.opt.Level, Replicas: w.ids(), Layout: t.layout(),
-		Size: blocks * blockSize, Volume: "vol", Timing: volume.DefaultTiming(), Bounds: bounds})
+		Size: w.size.want, Volume: "vol", Timing: volume.DefaultTiming(), Bounds: bounds})
 	w.targets = append(w.targets, t)
 	w.trace("%s starts", t.name)
 	t.step(func() { t.core.Start(t.now()) })
@@ -378,6 +380,7 @@ func (t *target) step(event func()) {
 	}
 	before := t.core.Phase()
 	event()
+	t.noteSize() // before anybody is told
 	for _, a := range t.core.Take() {
 		t.do(a)
 	}

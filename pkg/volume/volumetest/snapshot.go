@@ -92,8 +92,12 @@ type shadowSnap struct {
 	content content
 }
 
-func infos(snaps []shadowSnap) (out []store.SnapshotInfo) {
+// infos names them; base is the size of those from before the first Resize.
+func infos(snaps []shadowSnap, base uint64) (out []store.SnapshotInfo) {
 	for _, x := range snaps {
+		if x.Size == 0 {
+			x.Size = base
+		}
 		out = append(out, x.SnapshotInfo)
 	}
 	return out
@@ -103,8 +107,8 @@ func infos(snaps []shadowSnap) (out []store.SnapshotInfo) {
 func (s *shadow) applySnapshot(o numbered) {
 	switch o.kind {
 	case store.Snapshot:
-		if store.Takes(infos(s.snaps), o.name) {
-			s.snaps = append(s.snaps, shadowSnap{store.SnapshotInfo{Name: o.name, Seq: s.seq, Size: blocks * blockSize}, s.content})
+		if store.Takes(infos(s.snaps, 0), o.name) {
+			s.snaps = append(s.snaps, shadowSnap{store.SnapshotInfo{Name: o.name, Seq: s.seq, Size: s.size}, s.content})
 		}
 	case store.DropSnapshot:
 		s.snaps = slices.DeleteFunc(s.snaps, func(x shadowSnap) bool { return x.Seq == o.base })
@@ -113,7 +117,7 @@ func (s *shadow) applySnapshot(o numbered) {
 
 // checkSnapshots compares a member's snapshots with those of its history.
 func (w *world) checkSnapshots(n *node) {
-	if got, want := n.store.Snapshots(), infos(n.shadow.snaps); !slices.Equal(got, want) {
+	if got, want := n.store.Snapshots(), infos(n.shadow.snaps, w.size.base); !slices.Equal(got, want) {
 		w.fail(Prefix, "%s at operation %d has snapshots %v, its history %v", n.id, n.shadow.seq, got, want)
 		return
 	}
@@ -132,7 +136,8 @@ func (w *world) checkSnapshots(n *node) {
 
 func (w *world) snapshotContent(n *node, seq history.Seq) content {
 	buf := make([]byte, blocks*blockSize)
-	if err := n.store.ReadSnapshot(seq, buf, 0); err != nil {
+	x := n.store.Snapshots()[slices.IndexFunc(n.store.Snapshots(), func(x store.SnapshotInfo) bool { return x.Seq == seq })]
+	if err := n.store.ReadSnapshot(seq, buf[:x.Size], 0); err != nil {
 		w.fail(Protocol, "read of snapshot %d of %s: %v", seq, n.id, err)
 	}
 	return decode(buf)

@@ -141,6 +141,7 @@ type world struct {
 	asked    int  // verifications
 	verified int  // of them, that came to an end
 	planted  bool // a replica is not what it should be
+	size     sizing
 
 	sessionsOver int // sessions of clients that ended
 	err          *Broken
@@ -206,6 +207,7 @@ func (w *world) setUp() {
 		}
 	}
 	w.setUpLayout()
+	w.setUpSize()
 	w.newTarget()
 	for i := range 3 {
 		w.clients = append(w.clients, newClient(w, i))

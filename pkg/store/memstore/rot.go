@@ -43,7 +43,7 @@ func (s *Store) Mend() {
 func (s *Store) Rotten() block.Set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.merge(slices.Sorted(maps.Keys(s.st.rotten)), s.opt.Size)
+	return s.merge(slices.Sorted(maps.Keys(s.st.rotten)), s.st.size)
 }
 
 func (st *state) setRotten(n uint64, rotten bool) {
@@ -73,7 +73,7 @@ func (s *Store) rottenEdgesLocked(o *store.Op) (out block.Set) {
 	}
 	bs := uint64(s.opt.BlockSize)
 	for _, n := range []uint64{o.Extent.Off / bs, (o.Extent.End() - 1) / bs} {
-		b := block.Extent{Off: n * bs, Len: min(bs, s.opt.Size-n*bs)}
+		b := block.Extent{Off: n * bs, Len: min(bs, s.st.size-n*bs)}
 		if s.st.rotten[n] && (b.Off < o.Extent.Off || b.End() > o.Extent.End()) {
 			out = out.With(b)
 		}

@@ -11,22 +11,22 @@ import (
 
 // Status is what there is to tell about the volume.
 type Status struct {
-	Phase    Phase
-	Epoch    uint64
-	Quorum   bool // a write quorum is in sync
-	Level    quorum.Level
-	Floor    int    // the fewest voters that failed ones may leave; 0 without a Layout
-	Settled  bool   // level and voters are as the Layout says
-	Exposed  uint64 // acknowledged operations that one voter alone has: what its loss would cost
-	Change   string // the change of level or voters under way, empty when there is none
-	Unclean  string // not empty: reopened from the best copy, and why
-	Err      error  // of Stopped
-	Size     uint64 // that hosts may use, bytes; 0: not known
+	Phase   Phase
+	Epoch   uint64
+	Quorum  bool // a write quorum is in sync
+	Level   quorum.Level
+	Floor   int    // the fewest voters that failed ones may leave; 0 without a Layout
+	Settled bool   // level and voters are as the Layout says
+	Exposed uint64 // acknowledged operations that one voter alone has: what its loss would cost
+	Change  string // the change of level or voters under way, empty when there is none
+	Unclean string // not empty: reopened from the best copy, and why
+	Err     error  // of Stopped
+	Size    uint64 // that hosts may use, bytes; 0: not known
 	// Resizing says why the size is not what it is to be, with a reason in
 	// CamelCase; empty when it is.
 	Resizing, ResizeReason string
-	Waiting  string // for what, in the phases before Serving
-	Replicas []ReplicaStatus
+	Waiting                string // for what, in the phases before Serving
+	Replicas               []ReplicaStatus
 	// Verified is the last verification; without Ended there was none.
 	Verified  Verification
 	Verifying bool

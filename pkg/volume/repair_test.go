@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
 )
 
 // The second piece of a damaged extent gets its turn though the first one cannot
@@ -28,5 +30,44 @@ func TestPiecesTakeTurns(t *testing.T) {
 	}
 	if n := len(c.pieces(block.SetOf(block.Extent{Len: 1 << 40}), 0)); n != maxPieces {
 		t.Errorf("%d pieces of a great extent", n)
+	}
+}
+
+// TestHalve: what the source cannot read of a snapshot is found sector by sector;
+// the rest is copied, and that alone is not to be readable on the rebuilt replica.
+func TestHalve(t *testing.T) {
+	c := New(Config{Size: 1 << 20, Bounds: Bounds{CopyChunk: 4096}})
+	from, to := c.peer("a"), c.peer("b")
+	from.state, from.conn, to.state, to.conn = synced, 1, backfilling, 2
+	rotten := block.Extent{Off: 8192 + 1536, Len: 512}
+	rb := &rebuild{to: to, from: from, leg: leg{to: store.SnapshotInfo{Name: "s", Seq: 5}}, planned: true, chunk: 4096}
+	c.rebuild, rb.chunks = rb, []*chunk{{extent: block.Extent{Off: 8192, Len: 4096}}}
+	var lost, good block.Set
+	for range 100 {
+		for _, k := range slices.Clone(rb.chunks) {
+			if k.state == draining {
+				c.move(rb, k)
+			}
+		}
+		said := c.Take()
+		for _, a := range said {
+			switch m := a.Msg; {
+			case m.Type == replication.Read && m.Base == 5 && m.Extent.Overlaps(rotten):
+				c.chunkRead(from, replication.Message{Type: replication.Data, ID: m.ID, Code: replication.ErrMedium})
+			case m.Type == replication.Read && m.Base == 5:
+				c.chunkRead(from, replication.Message{Type: replication.Data, ID: m.ID, Bufs: [][]byte{make([]byte, m.Extent.Len)}})
+			case m.Type == replication.Copy && m.Flags == replication.FlagLost:
+				lost = lost.With(m.Extent)
+				c.copied(replication.Message{ID: m.ID})
+			case m.Type == replication.Copy:
+				good = good.With(m.Extent)
+				c.copied(replication.Message{ID: m.ID})
+			default:
+				t.Fatalf("%s is asked for %v", a.To, &m)
+			}
+		}
+	}
+	if len(rb.chunks) > 0 || !slices.Equal(lost, block.SetOf(rotten)) || !slices.Equal(good, block.SetOf(block.Extent{Off: 8192, Len: 4096}).Without(rotten)) {
+		t.Errorf("lost %v, copied %v, %d chunks left", lost, good, len(rb.chunks))
 	}
 }

@@ -64,9 +64,15 @@ func (w *world) plant() {
 	w.trace("%s has %v changed behind its back", n.id, e)
 	request := w.verify()
 	var v volume.Verification
-	for end := w.now + liveness; w.now < end && w.err == nil && (v.Request != request || v.Failed != ""); {
+	for end := w.now + liveness; w.now < end && w.err == nil; {
 		w.runUntil(w.now + 10*ms)
-		v = w.newest().core.Status().Verified
+		if v = w.newest().core.Status().Verified; v.Request != request {
+			continue
+		}
+		if v.Failed == "" && len(v.Of) == len(ns) {
+			break
+		}
+		request = w.verify() // a connection was lost meanwhile
 	}
 	found := slices.ContainsFunc(v.Differ, func(d volume.Difference) bool { return d.ID == n.id && d.Extents.Overlaps(e) })
 	wrong := slices.ContainsFunc(v.Differ, func(d volume.Difference) bool { return d.ID != n.id && len(ns) > 2 || d.Extents.Bytes() > blockSize })

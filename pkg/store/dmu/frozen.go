@@ -18,7 +18,8 @@ import (
 // frozen is a snapshot that is in no list and that no crash leaves behind. Lock
 // order: the store's use, mu, the store's mu.
 type frozen struct {
-	s *Store
+	s    *Store
+	info store.Info // its size
 
 	mu sync.RWMutex // held for reading while c is used
 	c  *C.cask_snap // nil: closed
@@ -34,7 +35,7 @@ func (s *Store) Freeze() (store.Frozen, error) {
 	if e := s.guarded(func() C.int { return C.cask_freeze(s.vol, out) }); e != 0 {
 		return nil, fmt.Errorf("freeze: %w", s.failedCall("snapshot", e))
 	}
-	f := &frozen{s: s, c: *out}
+	f := &frozen{s: s, c: *out, info: store.Info{Size: uint64(C.cask_snap_size(*out))}}
 	s.mu.Lock()
 	s.frozen = append(s.frozen, f)
 	s.mu.Unlock()
@@ -65,7 +66,7 @@ func (f *frozen) Digests(e block.Extent, piece uint64) ([]store.Digest, error) {
 		return nil, err
 	}
 	defer done()
-	if err := f.s.info.CheckDigests(e, piece, store.DigestUnit); err != nil {
+	if err := f.info.CheckDigests(e, piece, store.DigestUnit); err != nil {
 		return nil, fmt.Errorf("extent %s: %w", f.s.opt.Path, err)
 	}
 	out := make([]store.Digest, (e.Len-1)/piece+1)
@@ -90,7 +91,7 @@ func (f *frozen) ReadAt(p []byte, off uint64) error {
 		return err
 	}
 	defer done()
-	if err := f.s.info.CheckRead(len(p), off); err != nil || len(p) == 0 {
+	if err := f.info.CheckRead(len(p), off); err != nil || len(p) == 0 {
 		return err
 	}
 	f.s.readers <- struct{}{}

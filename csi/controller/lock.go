@@ -48,6 +48,10 @@ func (l *locked) ControllerUnpublishVolume(ctx context.Context, q *csi.Controlle
 	return underLock(ctx, l, q.GetVolumeId(), l.ControllerServer.ControllerUnpublishVolume, q)
 }
 
+func (l *locked) ControllerExpandVolume(ctx context.Context, q *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
+	return underLock(ctx, l, q.GetVolumeId(), l.ControllerServer.ControllerExpandVolume, q)
+}
+
 func (l *locked) ControllerModifyVolume(ctx context.Context, q *csi.ControllerModifyVolumeRequest) (*csi.ControllerModifyVolumeResponse, error) {
 	return underLock(ctx, l, q.GetVolumeId(), l.ControllerServer.ControllerModifyVolume, q)
 }

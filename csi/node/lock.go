@@ -43,6 +43,10 @@ func (l *locked) NodeUnstageVolume(ctx context.Context, q *csi.NodeUnstageVolume
 	return underLock(ctx, l, l.NodeServer.NodeUnstageVolume, q)
 }
 
+func (l *locked) NodeExpandVolume(ctx context.Context, q *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+	return underLock(ctx, l, l.NodeServer.NodeExpandVolume, q)
+}
+
 func (l *locked) NodePublishVolume(ctx context.Context, q *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
 	return underLock(ctx, l, l.NodeServer.NodePublishVolume, q)
 }

@@ -57,8 +57,9 @@ type Options struct {
 	// when none may: only then is what is unwritten here given up. Nobody
 	// is asked when it is nil, and nothing given up.
 	Owner func(ctx context.Context, volume string) (hostNQN string, err error)
-	// Mounts is this host's when nil.
+	// Mounts and Grower are this host's when nil.
 	Mounts Mounts
+	Grower Grower
 	Log    *slog.Logger
 }
 
@@ -84,6 +85,18 @@ type Mounts interface {
 	Published(device string) ([]string, error)
 }
 
+// Grower is the part of package mount that a larger volume needs, or a stand-in.
+type Grower interface {
+	// Size of the device at path, in bytes.
+	Size(path string) (int64, error)
+	Grow(r mount.Request) error
+}
+
+type hostGrower struct{}
+
+func (hostGrower) Size(path string) (int64, error) { return mount.DeviceSize(path) }
+func (hostGrower) Grow(r mount.Request) error      { return mount.Grow(r) }
+
 type hostMounts struct{}
 
 func (hostMounts) At(path string) (mount.Mount, bool, error)  { return mount.At(path) }
@@ -98,6 +111,9 @@ func New(o Options) *Server {
 	if o.Mounts == nil {
 		o.Mounts = hostMounts{}
 	}
+	if o.Grower == nil {
+		o.Grower = hostGrower{}
+	}
 	return &Server{opt: o, mounts: o.Mounts}
 }
 
@@ -107,6 +123,7 @@ func (s *Server) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 	for _, c := range []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 	} {

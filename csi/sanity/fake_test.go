@@ -114,6 +114,11 @@ func (f *fakeMounts) Remove(path string) error {
 	return os.RemoveAll(path)
 }
 
+// Size and Grow make it a node.Grower too: of devices that are large enough.
+func (f *fakeMounts) Size(string) (int64, error) { return 1 << 50, nil }
+
+func (f *fakeMounts) Grow(mount.Request) error { return nil }
+
 func (f *fakeMounts) Published(device string) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

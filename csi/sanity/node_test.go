@@ -16,6 +16,7 @@ import (
 	"time"
 
 	csispec "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -262,6 +263,74 @@ func TestBlockLife(t *testing.T) {
 	v.down()
 	if _, err := os.Stat(v.target); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the target is left: %v", err)
+	}
+}
+
+func mayResizeExt4(t *testing.T) bool {
+	t.Helper()
+	hdr, data := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
+}
+
+// A volume grows while it is used: the device by itself, the file system on it
+// by NodeExpand.
+func TestGrows(t *testing.T) {
+	needHost(t)
+	for _, fs := range []string{"ext4", "xfs", "block"} {
+		t.Run(fs, func(t *testing.T) {
+			if fs == "ext4" && !mayResizeExt4(t) {
+				t.Skip("needs CAP_SYS_RESOURCE, which the kernel asks of who grows ext4")
+			}
+			v := newVolume(t, newDriver(t, nil, nil), fs)
+			v.up()
+			total := func() int64 {
+				r, err := v.d.node.NodeGetVolumeStats(t.Context(), &csispec.NodeGetVolumeStatsRequest{VolumeId: v.id, VolumePath: v.target})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return r.GetUsage()[0].GetTotal()
+			}
+			file, data := v.target, pattern(4<<20)
+			if fs != "block" {
+				file = filepath.Join(v.target, "f")
+			}
+			writeSynced(t, file, data)
+			before := total()
+			const large = 640 << 20
+			size := &csispec.CapacityRange{RequiredBytes: large}
+			c, err := v.d.ctl.ControllerExpandVolume(t.Context(), &csispec.ControllerExpandVolumeRequest{VolumeId: v.id, CapacityRange: size, VolumeCapability: v.cap})
+			if err != nil || c.GetCapacityBytes() != large || !c.GetNodeExpansionRequired() {
+				t.Fatalf("controller: %v, %v", c, err)
+			}
+			for range 2 { // the second time there is nothing to do
+				n, err := v.d.node.NodeExpandVolume(t.Context(), &csispec.NodeExpandVolumeRequest{VolumeId: v.id, VolumePath: v.target, StagingTargetPath: v.staging,
+					CapacityRange: size, VolumeCapability: v.cap})
+				if err != nil || n.GetCapacityBytes() != large {
+					t.Fatalf("node: %v, %v", n, err)
+				}
+			}
+			if after := total(); after < before*3/2 {
+				t.Errorf("%d bytes, %d before it grew", after, before)
+			}
+			got := make([]byte, len(data))
+			f, err := os.Open(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = f.ReadAt(got, 0)
+			f.Close()
+			if err != nil || !bytes.Equal(got, data) {
+				t.Errorf("content: equal %v, err %v", bytes.Equal(got, data), err)
+			}
+			small := &csispec.CapacityRange{RequiredBytes: 1 << 20, LimitBytes: 64 << 20}
+			if _, err := v.d.ctl.ControllerExpandVolume(t.Context(), &csispec.ControllerExpandVolumeRequest{VolumeId: v.id, CapacityRange: small}); status.Code(err) != codes.OutOfRange {
+				t.Errorf("shrinking: %v", err)
+			}
+			v.down()
+		})
 	}
 }
 

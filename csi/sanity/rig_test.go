@@ -189,15 +189,24 @@ func (c *cluster) create(ctx context.Context, w client.WithWatch, o client.Objec
 		return err
 	}
 	v = v.DeepCopy()
-	v.Status.Target.Address = c.addr
+	v.Status.Target.Address, v.Status.Size = c.addr, &v.Spec.Size
 	meta.SetStatusCondition(&v.Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionPlaced, Status: metav1.ConditionTrue, Reason: "Placed"})
 	return w.Status().Update(ctx, v)
 }
 
-// update makes the target look again at who is admitted.
+// update makes the target look again at who is admitted, and at the size.
 func (c *cluster) update(ctx context.Context, w client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
 	if err := w.Update(ctx, o, opts...); err != nil {
 		return err
+	}
+	if v, ok := o.(*v1alpha1.Volume); ok && v.Status.Size != nil && v.Status.Size.Cmp(v.Spec.Size) != 0 {
+		c.device(v.Name).Resize(uint64(v.Spec.Size.Value()))
+		c.tgt.NamespaceChanged(publishcontext.VolumeNQN(v.Name), publishcontext.NSID)
+		v = v.DeepCopy()
+		v.Status.Size = &v.Spec.Size
+		if err := w.Status().Update(ctx, v); err != nil {
+			return err
+		}
 	}
 	return c.tgt.Recheck(ctx)
 }
@@ -261,7 +270,9 @@ func newDriver(t testing.TB, attacher node.Attacher, mounts node.Mounts) *driver
 		Client: d.cluster, PlacementTimeout: 300 * time.Millisecond, PublishTimeout: time.Second, DeleteTimeout: time.Second,
 		PollInterval: 10 * time.Millisecond, Log: log,
 	}))
+	grower, _ := mounts.(node.Grower) // a stand-in is both
 	server := node.New(node.Options{
+		Grower: grower,
 		Node: nodeName, MaxVolumes: 128, Attacher: attacher, Mounts: mounts, Owner: ownership.Reader{Client: d.cluster}.Owner, Log: log,
 	})
 	start(t, server)

@@ -46,13 +46,14 @@ func newTree(o Options, f *file) *tree {
 func (t *tree) String() string { return "cask" }
 
 func (t *tree) attr(node uint64, out *fuse.Attr) bool {
+	size := t.file.size.Load()
 	switch node {
 	case fuse.FUSE_ROOT_ID:
 		*out = fuse.Attr{Ino: fuse.FUSE_ROOT_ID, Mode: fuse.S_IFDIR | 0o700, Nlink: 2}
 	case fileInode:
 		*out = fuse.Attr{
-			Ino: fileInode, Mode: fuse.S_IFREG | 0o600, Nlink: 1, Size: t.file.geo.Size,
-			Blocks: t.file.geo.Size / blockUnit, Blksize: max(t.file.geo.PhysicalBlock, t.file.geo.BlockSize),
+			Ino: fileInode, Mode: fuse.S_IFREG | 0o600, Nlink: 1, Size: size,
+			Blocks: size / blockUnit, Blksize: max(t.file.geo.PhysicalBlock, t.file.geo.BlockSize),
 		}
 	default:
 		return false
@@ -81,7 +82,7 @@ func (t *tree) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut)
 
 // SetAttr takes changes of times and refuses a change of size.
 func (t *tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	if size, set := in.GetSize(); set && size != t.file.geo.Size {
+	if size, set := in.GetSize(); set && size != t.file.size.Load() {
 		return fuse.EPERM
 	}
 	out.AttrValid = forever
@@ -94,7 +95,7 @@ func (t *tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 // StatFs tells the loop driver the granularity of a hole.
 func (t *tree) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	bs := max(t.file.geo.PhysicalBlock, t.file.geo.BlockSize)
-	out.Bsize, out.Frsize, out.Blocks = bs, bs, t.file.geo.Size/uint64(bs)
+	out.Bsize, out.Frsize, out.Blocks = bs, bs, t.file.size.Load()/uint64(bs)
 	return fuse.OK
 }
 

@@ -23,10 +23,11 @@ const rootFD = 3
 // maxHelp bounds what a helper is told.
 const maxHelp = 64 << 10
 
-// help is what a helper is asked for: one of the two.
+// help is what a helper is asked for: one of the three.
 type help struct {
 	Bind  *bind              `json:"bind,omitempty"`
 	Clear *loop.ClearOptions `json:"clear,omitempty"`
+	Grow  *loop.Device       `json:"grow,omitempty"`
 }
 
 // bind puts a loop device on a file.
@@ -67,6 +68,8 @@ func RunHelper(in io.Reader, out io.Writer) error {
 		a.Device, err = q.Bind.do()
 	case q.Clear != nil:
 		err = loop.Clear(*q.Clear)
+	case q.Grow != nil:
+		err = loop.Grow(*q.Grow)
 	default:
 		err = errors.New("nothing to do")
 	}
@@ -113,6 +116,12 @@ func (h helper) bind(root int, b bind) (loop.Device, error) {
 // clear takes the loop device away; it goes on when this process dies.
 func (h helper) clear(o loop.ClearOptions) error {
 	_, err := ask(h.command(), help{Clear: &o})
+	return err
+}
+
+// grow has the loop device ask for the file's size.
+func (h helper) grow(d loop.Device) error {
+	_, err := ask(h.command(), help{Grow: &d})
 	return err
 }
 

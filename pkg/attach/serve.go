@@ -85,6 +85,7 @@ func Serve(ctx context.Context, o Options) (*Attachment, error) {
 		<-a.ended
 		return nil, fmt.Errorf("attach volume %s: %w", o.Name, err)
 	}
+	go a.follow(srv, f) // ends when nothing is served any more
 	if !a.dev.DirectIO {
 		o.Log.Warn("the kernel refused direct I/O on the backing file; pages are cached twice", "volume", o.Name, "device", a.dev.Path)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cask-storage/cask/pkg/block"
 )
@@ -17,7 +18,9 @@ const maxUnmap = 1 << 30
 // file is a Device as a file of bytes: any offset, any length, and it waits.
 type file struct {
 	dev block.Device
-	geo block.Geometry
+	geo block.Geometry // but its Size, which can grow:
+	// size is in bytes.
+	size atomic.Uint64
 	// mu is held shared by aligned writes and alone by a
 	// read-modify-write.
 	mu sync.RWMutex
@@ -32,15 +35,18 @@ func newFile(dev block.Device) (*file, error) {
 		return nil, fmt.Errorf("geometry %+v makes no sense: %w", g, block.ErrUnsupported)
 	}
 	g.MaxTransfer -= g.MaxTransfer % g.BlockSize
-	return &file{dev: dev, geo: g}, nil
+	f := &file{dev: dev, geo: g}
+	f.size.Store(g.Size)
+	return f, nil
 }
 
 // clip cuts e at the end of the file.
 func (f *file) clip(e block.Extent) block.Extent {
-	if e.Off >= f.geo.Size {
-		return block.Extent{Off: f.geo.Size}
+	size := f.size.Load()
+	if e.Off >= size {
+		return block.Extent{Off: size}
 	}
-	e.Len = min(e.Len, f.geo.Size-e.Off)
+	e.Len = min(e.Len, size-e.Off)
 	return e
 }
 

@@ -183,6 +183,15 @@ func readable(device string) error {
 	return nil
 }
 
+// Grow makes the file system on the device r.Source, mounted at r.Target, as large
+// as the device is. It is in use meanwhile.
+func Grow(r Request) error {
+	if _, err := mount.NewResizeFs(exec.New()).Resize(r.Source, r.Target); err != nil {
+		return fmt.Errorf("grow the file system on %s at %s: %w", r.Source, r.Target, err)
+	}
+	return nil
+}
+
 // Bind makes r.Source, a directory or a device node, appear at r.Target, which
 // is made as the same kind.
 func Bind(r Request) error {
@@ -266,7 +275,8 @@ func UsageOf(path string) (Usage, error) {
 		return Usage{}, fmt.Errorf("stat %s: %w", path, err)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
-		return deviceSize(path)
+		n, err := DeviceSize(path)
+		return Usage{Block: true, Bytes: n}, err
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil {
@@ -281,15 +291,16 @@ func UsageOf(path string) (Usage, error) {
 	}, nil
 }
 
-func deviceSize(path string) (Usage, error) {
+// DeviceSize of the block device at path, in bytes.
+func DeviceSize(path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Usage{}, fmt.Errorf("open the device: %w", err)
+		return 0, fmt.Errorf("open the device: %w", err)
 	}
 	defer f.Close()
 	n, err := f.Seek(0, 2)
 	if err != nil {
-		return Usage{}, fmt.Errorf("size of %s: %w", path, err)
+		return 0, fmt.Errorf("size of %s: %w", path, err)
 	}
-	return Usage{Block: true, Bytes: n}, nil
+	return n, nil
 }

@@ -212,6 +212,27 @@ func Clear(o ClearOptions) error {
 	return nil
 }
 
+// Grow has a device take the size that its file has now. Asking for the file's
+// identity has the kernel ask for its size, too, when it has been told to.
+func Grow(d Device) error {
+	fd, err := unix.Open(d.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", d.Path, err)
+	}
+	defer unix.Close(fd)
+	got, bound, err := backingOfDevice(fd, d.Path)
+	if err != nil {
+		return err
+	}
+	if !bound || got != d.Backing {
+		return fmt.Errorf("%s: %w", d.Path, ErrOther)
+	}
+	if err := unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0); err != nil {
+		return fmt.Errorf("grow %s: %w", d.Path, err)
+	}
+	return nil
+}
+
 // ClearOptions names a device to take away.
 type ClearOptions struct {
 	Path    string

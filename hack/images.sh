@@ -9,7 +9,7 @@ BASE=docker.io/library/debian:bookworm-slim
 PREFIX=${CASK_IMAGE_PREFIX:-localhost/}
 TAG=${CASK_IMAGE_TAG:-dev}
 PRODUCT=(operator csi target replica ioc)
-SIDECARS=(csi-provisioner csi-attacher)
+SIDECARS=(csi-provisioner csi-attacher csi-resizer)
 KEEP=5 # other checkouts may be about to load theirs
 ALL=("${PRODUCT[@]}" "${SIDECARS[@]}" postgres)
 

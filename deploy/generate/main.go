@@ -21,6 +21,7 @@ func main() {
 	flag.StringVar(&p.ImageTag, "image-tag", p.ImageTag, "tag of the images")
 	flag.StringVar(&p.ProvisionerImage, "provisioner-image", p.ProvisionerImage, "image of csi-provisioner")
 	flag.StringVar(&p.AttacherImage, "attacher-image", p.AttacherImage, "image of csi-attacher")
+	flag.StringVar(&p.ResizerImage, "resizer-image", p.ResizerImage, "image of csi-resizer")
 	flag.StringVar(&p.NodeFailureGrace, "node-failure-grace", p.NodeFailureGrace, "the operator's --node-failure-grace")
 	flag.Parse()
 	if err := run(p, *root, *out); err != nil {

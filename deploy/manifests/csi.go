@@ -66,6 +66,7 @@ func (p Params) csiController() client.Object {
 			sidecar("csi-provisioner", p.ProvisionerImage,
 				arg("extra-create-metadata", true), arg("feature-gates", "Topology=true"), arg("timeout", "30s"), arg("default-fstype", "ext4")),
 			sidecar("csi-attacher", p.AttacherImage, arg("timeout", "30s")),
+			sidecar("csi-resizer", p.ResizerImage, arg("timeout", "60s"), arg("handle-volume-inuse-error", false)),
 		},
 		Volumes: []corev1.Volume{{Name: "socket", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}},
 	}

@@ -21,6 +21,7 @@ type Params struct {
 	ImageTag         string
 	ProvisionerImage string
 	AttacherImage    string
+	ResizerImage     string
 	NodeFailureGrace string // Go duration; 0s never takes a node out of service
 	OperatorReplicas int32
 }
@@ -33,6 +34,7 @@ func Defaults() Params {
 		ImageTag:         "dev",
 		ProvisionerImage: "localhost/csi-provisioner:dev",
 		AttacherImage:    "localhost/csi-attacher:dev",
+		ResizerImage:     "localhost/csi-resizer:dev",
 		NodeFailureGrace: "10s",
 		OperatorReplicas: 1,
 	}

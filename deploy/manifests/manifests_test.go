@@ -132,7 +132,7 @@ func byName(objects []client.Object) map[string]client.Object {
 // TestParameters reach every place.
 func TestParameters(t *testing.T) {
 	p := Params{
-		Namespace: "elsewhere", ImagePrefix: "mirror/c-", ImageTag: "v1", ProvisionerImage: "mirror/prov:1", AttacherImage: "mirror/att:1",
+		Namespace: "elsewhere", ImagePrefix: "mirror/c-", ImageTag: "v1", ProvisionerImage: "mirror/prov:1", AttacherImage: "mirror/att:1", ResizerImage: "mirror/res:1",
 		NodeFailureGrace: "3s", OperatorReplicas: 2,
 	}
 	text, err := p.Manifest(generated(t))

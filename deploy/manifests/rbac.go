@@ -81,7 +81,7 @@ func iocRules() []rbacv1.PolicyRule {
 }
 
 // csiControllerRules: CreateVolume and the like make and change Volumes; the
-// rest is what csi-provisioner and csi-attacher, in the same pod, document.
+// rest is what csi-provisioner, csi-attacher and csi-resizer, in the same pod, document.
 func csiControllerRules() []rbacv1.PolicyRule {
 	const storage = "storage.k8s.io"
 	return []rbacv1.PolicyRule{
@@ -89,6 +89,7 @@ func csiControllerRules() []rbacv1.PolicyRule {
 		rule("cask.storage", words("storagepools"), words("get", "list", "watch")),
 		rule("", words("nodes"), words("get", "list", "watch")),
 		rule("", words("persistentvolumeclaims"), words("get", "list", "watch", "update")),
+		rule("", words("persistentvolumeclaims/status"), words("update", "patch")),
 		rule("", words("persistentvolumes"), words("get", "list", "watch", "create", "patch", "delete")),
 		rule("", words("events"), words("get", "list", "watch", "create", "update", "patch")),
 		rule(storage, words("storageclasses", "csinodes", "volumeattributesclasses"), words("get", "list", "watch")),

@@ -135,6 +135,7 @@ var values = []struct{ token, template, name string }{
 	{"@imageTag@", "{{ .Values.imageTag }}", "imageTag"},
 	{"@provisionerImage@", "{{ .Values.provisionerImage }}", "provisionerImage"},
 	{"@attacherImage@", "{{ .Values.attacherImage }}", "attacherImage"},
+	{"@resizerImage@", "{{ .Values.resizerImage }}", "resizerImage"},
 	{"@nodeFailureGrace@", "{{ .Values.nodeFailureGrace }}", "nodeFailureGrace"},
 	{fmt.Sprint(operatorReplicasToken), "{{ .Values.operatorReplicas }}", "operatorReplicas"},
 }
@@ -143,7 +144,7 @@ var values = []struct{ token, template, name string }{
 func Templates(g Generated) (map[string][]byte, error) {
 	p := Params{
 		Namespace: "@namespace@", ImagePrefix: "@imagePrefix@", ImageTag: "@imageTag@",
-		ProvisionerImage: "@provisionerImage@", AttacherImage: "@attacherImage@",
+		ProvisionerImage: "@provisionerImage@", AttacherImage: "@attacherImage@", ResizerImage: "@resizerImage@",
 		NodeFailureGrace: "@nodeFailureGrace@", OperatorReplicas: operatorReplicasToken,
 	}
 	files := map[string][]byte{}
@@ -185,6 +186,7 @@ imageTag: ` + p.ImageTag + `
 # Kubernetes' own CSI sidecars.
 provisionerImage: ` + p.ProvisionerImage + `
 attacherImage: ` + p.AttacherImage + `
+resizerImage: ` + p.ResizerImage + `
 # How long a node with volumes may be NotReady before it is taken out of
 # service and its pods move; 0s never does it.
 nodeFailureGrace: ` + p.NodeFailureGrace + `

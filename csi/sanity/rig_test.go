@@ -273,7 +273,7 @@ func newDriver(t testing.TB, attacher node.Attacher, mounts node.Mounts) *driver
 	grower, _ := mounts.(node.Grower) // a stand-in is both
 	server := node.New(node.Options{
 		Grower: grower,
-		Node: nodeName, MaxVolumes: 128, Attacher: attacher, Mounts: mounts, Owner: ownership.Reader{Client: d.cluster}.Owner, Log: log,
+		Node:   nodeName, MaxVolumes: 128, Attacher: attacher, Mounts: mounts, Owner: ownership.Reader{Client: d.cluster}.Owner, Log: log,
 	})
 	start(t, server)
 	d.node = node.Locked(server)

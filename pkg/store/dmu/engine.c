@@ -134,22 +134,28 @@ cask_suspensions(void)
 }
 
 /*
- * ZFS asserts where it cannot go on. What is said here is all that anybody will
+ * ZFS gives up where it cannot go on. What is said here is all that anybody will
  * know of it: a process that ends like this at each start has a rotten extent.
  */
+void
+vpanic(const char *format, va_list args)
+{
+	(void) fprintf(stderr, "panic: ");
+	(void) vfprintf(stderr, format, args);
+	(void) fprintf(stderr, "\nZFS cannot go on with this extent; if that "
+	    "comes again, replace the replica\n");
+	abort();
+}
+
 void
 libspl_assertf(const char *file, const char *func, int line, const char *format,
     ...)
 {
 	va_list args;
 
+	(void) fprintf(stderr, "ASSERT at %s:%d:%s()\n", file, line, func);
 	va_start(args, format);
-	(void) vfprintf(stderr, format, args);
-	va_end(args);
-	(void) fprintf(stderr, "\nASSERT at %s:%d:%s(): ZFS cannot go on with "
-	    "this extent; if that comes again, replace the replica\n", file,
-	    line, func);
-	abort();
+	vpanic(format, args);
 }
 
 int

@@ -306,4 +306,4 @@ func outcome(t *testing.T, o dmu.Options, what string) string {
 }
 
 // gaveUp is how ZFS says why it ends the process.
-var gaveUp = regexp.MustCompile(`(?m)^ASSERT.* ZFS cannot go on with this extent.*$`)
+var gaveUp = regexp.MustCompile(`(?m)^(ASSERT.*\n)?(.*\n)?ZFS cannot go on with this extent.*$`)

@@ -38,7 +38,7 @@ import (
 // Bounds on what runs at once, and on answers.
 const (
 	maxReaders    = 16
-	maxFlushes    = 2 // one writes to the log, one waits for the disk
+	maxFlushes    = 8 // at once; the kernel merges what they ask of the disk
 	maxExtents    = 64 << 10
 	watchInterval = 100 * time.Millisecond
 )

@@ -94,7 +94,7 @@ var mutants = []struct {
 }
 
 // uncaught are those that the simulator does not provoke yet: tried by number only.
-var uncaught = []mutant.ID{mutant.DenialTaken, mutant.TurnKept, mutant.ResumeInTwo, mutant.FetchAny}
+var uncaught = []mutant.ID{mutant.DenialTaken, mutant.TurnKept, mutant.ResumeInTwo, mutant.FetchAny, mutant.LeaseFromPong}
 
 const row = "%-17s %-50s %-9s %-13s %s\n"
 

@@ -60,13 +60,13 @@ type VolumeSpec struct {
 	// +kubebuilder:validation:Enum=lz4;zstd;"off"
 	// +kubebuilder:default=lz4
 	Compression string `json:"compression,omitempty"`
-	// Frontend is what the volume's target speaks. Nodes attach volumes of
-	// nvme (NVMe/TCP); those of iscsi are for the Initiators, outside of pods.
+	// Frontend is what the volume's target speaks: nvme (NVMe/TCP) or iscsi.
+	// Nodes attach both. A volume with Initiators is for these, not for pods.
 	// +kubebuilder:validation:Enum=nvme;iscsi
 	// +kubebuilder:default=nvme
 	Frontend string `json:"frontend,omitempty"`
-	// Initiators are the iSCSI names that may log in. A name proves nothing:
-	// set AuthenticationSecret too.
+	// Initiators are the iSCSI names, outside of pods, that may log in while no
+	// node has the volume. A name proves nothing: set AuthenticationSecret too.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32

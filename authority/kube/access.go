@@ -38,7 +38,7 @@ func ParseHostNQN(nqn string) (v1alpha1.VolumeAttachment, error) {
 }
 
 // Admit returns nil when the host is one of the attachment that the Volume
-// names now, or with frontend iscsi one of its initiators, and ErrNotAdmitted when it is not; after any other error the host
+// names now, or with frontend iscsi and no attachment one of its initiators, and ErrNotAdmitted when it is not; after any other error the host
 // may try again. While the API server cannot be asked, what it said last holds, but
 // no new attachment is admitted.
 func (v *Volume) Admit(ctx context.Context, hostNQN string) error {
@@ -50,7 +50,10 @@ func (v *Volume) Admit(ctx context.Context, hostNQN string) error {
 		return fmt.Errorf("volume %s: cannot tell whether host %.*q may use it: %w", v.o.Volume, maxNQN, hostNQN, err)
 	}
 	if obj.Spec.Frontend == v1alpha1.FrontendISCSI {
-		return v.listed(obj, hostNQN)
+		var ours bool
+		if hostNQN, ours = fromIQN(hostNQN); !ours {
+			return v.listed(obj, hostNQN)
+		}
 	}
 	host, err := ParseHostNQN(hostNQN)
 	if err != nil {
@@ -66,6 +69,15 @@ func (v *Volume) Admit(ctx context.Context, hostNQN string) error {
 		return nil
 	}
 	return v.publish(ctx, host)
+}
+
+// fromIQN is the NQN of a host of Cask's own, which nodes go by with iSCSI too;
+// any other name it returns as it is.
+func fromIQN(name string) (nqn string, ours bool) {
+	if rest, ok := strings.CutPrefix(name, "iqn"+strings.TrimPrefix(HostNQNPrefix, "nqn")); ok {
+		return HostNQNPrefix + rest, true
+	}
+	return name, false
 }
 
 // current is the newest version there is to be had.
@@ -85,6 +97,9 @@ func (v *Volume) current(ctx context.Context) (*v1alpha1.Volume, error) {
 // listed looks an initiator up: no attachment stands behind it, and nothing
 // fences it but the removal of its name.
 func (v *Volume) listed(obj *v1alpha1.Volume, initiator string) error {
+	if a := obj.Spec.Attachment; a != nil {
+		return fmt.Errorf("volume %s is attached to node %s: %w: initiator %.*q has to wait until it is detached", v.o.Volume, a.Node, ErrNotAdmitted, maxNQN, initiator)
+	}
 	if slices.Contains(obj.Spec.Initiators, strings.ToLower(initiator)) {
 		return nil
 	}

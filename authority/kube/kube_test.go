@@ -140,7 +140,7 @@ func TestAdmitInitiators(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, name := range []string{"iqn.2026-01.x:b", "", "nqn.2026-01.storage.cask:host:n1:a1"} {
+	for _, name := range []string{"iqn.2026-01.x:b", "", "nqn.2026-01.storage.cask:host:n1:a1", "iqn.2026-01.storage.cask:host:n1:a1"} {
 		if err := v.Admit(t.Context(), name); !errors.Is(err, ErrNotAdmitted) {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -154,6 +154,29 @@ func TestAdmitInitiators(t *testing.T) {
 	case <-changed:
 	default:
 		t.Error("nobody is told that the list changed")
+	}
+}
+
+// TestAdmitNodeByISCSI: with frontend iscsi a node goes by the name of its
+// attachment as it does with NVMe, and shares the volume with no initiator.
+func TestAdmitNodeByISCSI(t *testing.T) {
+	f := newFake()
+	f.edit(func(v *v1alpha1.Volume) {
+		v.Spec.Frontend, v.Spec.Initiators = v1alpha1.FrontendISCSI, []string{"iqn.2026-01.x:a"}
+	})
+	v := open(f, "pod-1", "n0")
+	acquire(t, v)
+	f.attach("n1", "a1")
+	if err := v.Admit(t.Context(), "iqn.2026-01.storage.cask:host:n1:a1"); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.status().Target.Attachment; got != "a1" {
+		t.Errorf("published %q", got)
+	}
+	for _, name := range []string{"iqn.2026-01.storage.cask:host:n1:a0", "iqn.2026-01.storage.cask:host:n2:a1", "iqn.2026-01.x:a"} {
+		if err := v.Admit(t.Context(), name); !errors.Is(err, ErrNotAdmitted) {
+			t.Errorf("%q beside the attachment: %v", name, err)
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/cask-storage/cask/pkg/attach/agent"
 	"github.com/cask-storage/cask/pkg/attach/loop"
 	"github.com/cask-storage/cask/pkg/block/blocktest"
+	iscsitarget "github.com/cask-storage/cask/pkg/iscsi/target"
 	"github.com/cask-storage/cask/pkg/nvme"
 	"github.com/cask-storage/cask/pkg/nvme/target"
 )
@@ -362,6 +363,62 @@ func loopGone(path string) error {
 		time.Sleep(10 * time.Millisecond)
 	}
 	return fmt.Errorf("%s is left", path)
+}
+
+// A volume of iSCSI is attached in user space, which says why, and rides out a
+// target that goes away.
+func TestAttachByISCSI(t *testing.T) {
+	dev := blocktest.NewMemory(blocktest.Options{})
+	defer dev.Close()
+	addr := "127.0.0.1:0"
+	serve := func() (stop func()) {
+		tgt, err := iscsitarget.New(iscsitarget.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tgt.AddNode(iscsitarget.Node{Name: agent.IQN(testNQN), Units: []iscsitarget.Unit{{Device: dev, UUID: [16]byte{1}}}}); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr = l.Addr().String()
+		ctx, cancel := context.WithCancel(context.Background())
+		served := make(chan error, 1)
+		go func() { served <- tgt.Serve(ctx, l) }() // owner: the test, by stop
+		return func() {
+			cancel()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	stop := serve()
+	a := startAttach(t, t.TempDir())
+	s := testSpec(addr)
+	s.Frontend = agent.FrontendISCSI
+	i, err := a.client.Attach(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = loopGone(i.Device) })
+	if i.Path != agent.PathUser || !strings.Contains(i.Why, "frontend is iscsi") {
+		t.Errorf("path %s: %s", i.Path, i.Why)
+	}
+	roundTrip(t, i.Device, 1)
+	stop()
+	written := make(chan struct{})
+	go func() { // waits for the target
+		defer close(written)
+		roundTrip(t, i.Device, 2)
+	}()
+	stop = serve()
+	<-written
+	if err := a.client.Detach(t.Context(), agent.DetachRequest{Volume: s.Volume}); err != nil {
+		t.Error(err)
+	}
+	stop()
 }
 
 // An unreachable target is an error of its own, in the time allowed, and leaves

@@ -32,15 +32,24 @@ func (s *Server) ControllerPublishVolume(ctx context.Context, q *csi.ControllerP
 	if err := s.nodeExists(ctx, q.GetNodeId()); err != nil {
 		return nil, err
 	}
-	if v.Spec.Frontend == v1alpha1.FrontendISCSI {
-		return nil, status.Errorf(codes.FailedPrecondition, "volume %s has frontend iscsi, which nodes cannot attach: it is for initiators outside of pods, "+
-			"at the address that kubectl get volume %s -o wide shows; for pods take a StorageClass without %s=iscsi", v.Name, v.Name, ParamFrontend)
+	if err := forPods(v); err != nil {
+		return nil, err
 	}
 	want := v1alpha1.VolumeAttachment{Node: q.GetNodeId(), ReadOnly: q.GetReadonly() || capability.ReadOnly(q.GetVolumeCapability())}
 	if err := s.attach(ctx, v, want); err != nil {
 		return nil, err
 	}
 	return s.published(ctx, v)
+}
+
+// forPods refuses what initiators outside of the cluster may have open: a file
+// system does not stand two hosts.
+func forPods(v *v1alpha1.Volume) error {
+	if len(v.Spec.Initiators) > 0 || v.Spec.AuthenticationSecret != "" {
+		return status.Errorf(codes.FailedPrecondition, "volume %s is for the initiators outside of pods that its spec names, "+
+			"at the address that kubectl get volume %s -o wide shows; for pods take a StorageClass without %s and %s", v.Name, v.Name, ParamInitiators, ParamAuth)
+	}
+	return nil
 }
 
 func (s *Server) nodeExists(ctx context.Context, name string) error {
@@ -100,8 +109,17 @@ func (s *Server) published(ctx context.Context, v *v1alpha1.Volume) (*csi.Contro
 	}
 	return &csi.ControllerPublishVolumeResponse{PublishContext: publishcontext.Context{
 		Address: v.Status.Target.Address, NQN: publishcontext.VolumeNQN(v.Name), NSID: publishcontext.NSID,
-		Attachment: own.ID, ReadOnly: own.ReadOnly, UID: string(v.UID),
+		Attachment: own.ID, ReadOnly: own.ReadOnly, UID: string(v.UID), Frontend: spokenTo(v),
 	}.Map()}, nil
+}
+
+// spokenTo is the frontend as nodes are told of it: nothing for NVMe/TCP, as
+// nodes of before know it.
+func spokenTo(v *v1alpha1.Volume) string {
+	if v.Spec.Frontend == v1alpha1.FrontendISCSI {
+		return v1alpha1.FrontendISCSI
+	}
+	return ""
 }
 
 // ControllerUnpublishVolume takes the volume from a node, if that node has it.

@@ -265,11 +265,27 @@ func TestPublish(t *testing.T) {
 	f.wantError(err, codes.FailedPrecondition, "attached to node a", "ReadWriteOnce", "node b")
 }
 
-// TestPublishOfISCSI says what such a volume is for.
+// TestPublishOfISCSI: nodes are told what to speak; what initiators outside of
+// pods may have open they do not get.
 func TestPublishOfISCSI(t *testing.T) {
-	f := newFixture(t, append(nodes(), made(func(v *v1alpha1.Volume) { v.Spec.Frontend = v1alpha1.FrontendISCSI }))...)
-	_, err := f.ControllerPublishVolume(t.Context(), publishRequest("a"))
-	f.wantError(err, codes.FailedPrecondition, "frontend iscsi", "initiators", "StorageClass")
+	set := func(edit func(*v1alpha1.VolumeSpec)) fixture {
+		return newFixture(t, append(nodes(), made(func(v *v1alpha1.Volume) {
+			v.Spec.Frontend, v.Status.Target.Address = v1alpha1.FrontendISCSI, "10.0.0.9:3260"
+			edit(&v.Spec)
+		}))...)
+	}
+	r, err := set(func(*v1alpha1.VolumeSpec) {}).ControllerPublishVolume(t.Context(), publishRequest("a"))
+	if err != nil || r.GetPublishContext()["frontend"] != "iscsi" {
+		t.Errorf("published %v, %v", r.GetPublishContext(), err)
+	}
+	for _, edit := range []func(*v1alpha1.VolumeSpec){
+		func(s *v1alpha1.VolumeSpec) { s.Initiators = []string{"iqn.2026-01.x:a"} },
+		func(s *v1alpha1.VolumeSpec) { s.AuthenticationSecret = "chap" },
+	} {
+		f := set(edit)
+		_, err := f.ControllerPublishVolume(t.Context(), publishRequest("a"))
+		f.wantError(err, codes.FailedPrecondition, "initiators outside of pods", "StorageClass")
+	}
 }
 
 func TestUnpublish(t *testing.T) {

@@ -186,7 +186,7 @@ func (s *Server) NodeStageVolume(ctx context.Context, q *csi.NodeStageVolumeRequ
 // spec is what the controller said about the way to the volume.
 func (s *Server) spec(volume string, c publishcontext.Context) agent.Spec {
 	return agent.Spec{
-		Volume: volume, Address: c.Address, NQN: c.NQN, NSID: c.NSID, ReadOnly: c.ReadOnly,
+		Volume: volume, Address: c.Address, NQN: c.NQN, NSID: c.NSID, ReadOnly: c.ReadOnly, Frontend: c.Frontend,
 		HostNQN: publishcontext.HostNQN(s.opt.Node, c.Attachment),
 	}
 }

@@ -13,7 +13,8 @@ var ErrInvalid = errors.New("invalid publish context")
 
 // Context is the way to a volume for one attachment.
 type Context struct {
-	Address    string // host:port of NVMe/TCP
+	Address    string // host:port of the frontend
+	Frontend   string // what it speaks; NVMe/TCP when empty
 	NQN        string
 	NSID       uint32
 	Attachment string // the attachment's ID
@@ -28,6 +29,7 @@ const (
 	keyAttachment = "attachment"
 	keyReadOnly   = "readOnly"
 	keyUID        = "uid"
+	keyFrontend   = "frontend"
 )
 
 // NSID is the one namespace of a volume's subsystem.
@@ -45,13 +47,13 @@ func HostNQN(node, attachment string) string { return nqnPrefix + "host:" + node
 func (c Context) Map() map[string]string {
 	return map[string]string{
 		keyAddress: c.Address, keyNQN: c.NQN, keyNSID: strconv.FormatUint(uint64(c.NSID), 10),
-		keyAttachment: c.Attachment, keyReadOnly: strconv.FormatBool(c.ReadOnly), keyUID: c.UID,
+		keyAttachment: c.Attachment, keyReadOnly: strconv.FormatBool(c.ReadOnly), keyUID: c.UID, keyFrontend: c.Frontend,
 	}
 }
 
 // Parse is the inverse of Map.
 func Parse(m map[string]string) (Context, error) {
-	c := Context{Address: m[keyAddress], NQN: m[keyNQN], Attachment: m[keyAttachment], UID: m[keyUID]}
+	c := Context{Address: m[keyAddress], NQN: m[keyNQN], Attachment: m[keyAttachment], UID: m[keyUID], Frontend: m[keyFrontend]}
 	for _, k := range []string{keyAddress, keyNQN, keyNSID, keyAttachment} {
 		if m[k] == "" {
 			return Context{}, fmt.Errorf("%w: %q is missing; was the volume attached by this driver's controller?", ErrInvalid, k)

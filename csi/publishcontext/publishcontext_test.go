@@ -33,10 +33,11 @@ func TestRefuses(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add("10.0.0.1:4420", "nqn.x", "1", "id", "true")
-	f.Add("", "", "", "", "")
-	f.Fuzz(func(t *testing.T, address, nqn, nsid, id, ro string) {
-		c, err := Parse(map[string]string{"address": address, "nqn": nqn, "nsid": nsid, "attachment": id, "readOnly": ro})
+	f.Add("10.0.0.1:4420", "nqn.x", "1", "id", "true", "")
+	f.Add("10.0.0.1:3260", "nqn.x", "1", "id", "", "iscsi")
+	f.Add("", "", "", "", "", "")
+	f.Fuzz(func(t *testing.T, address, nqn, nsid, id, ro, frontend string) {
+		c, err := Parse(map[string]string{"address": address, "nqn": nqn, "nsid": nsid, "attachment": id, "readOnly": ro, "frontend": frontend})
 		if err != nil {
 			return
 		}

@@ -19,6 +19,7 @@ type Batch struct {
 	out  pdu.Batch
 	head *Header
 	sum  []byte // room for the header's digest, if there is one
+	one  [1][]byte
 }
 
 // NewBatch makes an empty Batch without digests.
@@ -44,7 +45,17 @@ func (b *Batch) Begin(o Opcode) *Header {
 
 // End seals the PDU begun last, with this data.
 func (b *Batch) End(data []byte) {
-	n := uint32(len(data))
+	b.one[0] = data
+	b.EndPieces(b.one[:])
+	b.one[0] = nil
+}
+
+// EndPieces is End with data in pieces.
+func (b *Batch) EndPieces(data [][]byte) {
+	n := uint32(0)
+	for _, d := range data {
+		n += uint32(len(d))
+	}
 	b.head.setDataLen(n)
 	if b.Digests.Header {
 		binary.LittleEndian.PutUint32(b.sum, pdu.Sum(0, b.head[:]))
@@ -52,10 +63,12 @@ func (b *Batch) End(data []byte) {
 	if n == 0 {
 		return
 	}
-	b.out.Refer(data)
 	crc := uint32(0)
-	if b.Digests.Data {
-		crc = pdu.Sum(0, data)
+	for _, d := range data {
+		b.out.Refer(d)
+		if b.Digests.Data {
+			crc = pdu.Sum(crc, d)
+		}
 	}
 	if p := pad(n); p > 0 {
 		zeroes := b.out.Grow(int(p))

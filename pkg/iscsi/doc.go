@@ -93,6 +93,7 @@ const (
 	HeaderSize = 48
 	DigestSize = 4
 	CDBSize    = 16
+	MaxName    = 223 // of a node or an initiator
 	maxAHS     = 255 * 4
 )
 

@@ -1,5 +1,10 @@
 package scsi
 
+import (
+	"errors"
+	"fmt"
+)
+
 // Identity is what a unit tells about itself.
 type Identity struct {
 	Vendor   string // at most 8 characters
@@ -199,4 +204,44 @@ func AppendBlockDevice(b []byte) []byte {
 func AppendProvisioning(b []byte) []byte {
 	at := len(b)
 	return endPage(append(beginPage(b, PageProvisioning), 0, 0xe4, 2, 0), at)
+}
+
+// ErrNoName says that a unit has no name of its own.
+var ErrNoName = errors.New("page 83h has no designator of the unit")
+
+// DecodeUnitName reads the name of the unit that is the same by every port from
+// page 83h: its UUID if it has one, else its NAA, EUI-64 or T10 designator.
+func DecodeUnitName(b []byte) (string, error) {
+	if len(b) < 4 || b[1] != byte(PageIdentity) {
+		return "", ErrShort
+	}
+	b = b[4:min(len(b), 4+int(be.Uint16(b[2:])))]
+	best, name := 0, ""
+	for len(b) >= 4 {
+		n := 4 + int(b[3])
+		if n > len(b) {
+			return "", ErrShort
+		}
+		// By type: T10, EUI-64, NAA, UUID.
+		rank := map[byte]int{1: 1, 2: 2, 3: 3, 10: 4}[b[1]&0xf]
+		if unit := b[1]&0x30 == 0; unit && rank > best {
+			best, name = rank, fmt.Sprintf("%x-%x", b[1]&0xf, b[4:n])
+		}
+		b = b[n:]
+	}
+	if best == 0 {
+		return "", ErrNoName
+	}
+	return name, nil
+}
+
+// DecodeLimits is the inverse of AppendLimits.
+func DecodeLimits(b []byte) (Limits, error) {
+	if len(b) < 44 || b[1] != byte(PageBlockLimits) {
+		return Limits{}, ErrShort
+	}
+	return Limits{
+		CompareAndWrite: b[5], Granularity: be.Uint16(b[6:]), MaxTransfer: be.Uint32(b[8:]), OptTransfer: be.Uint32(b[12:]),
+		UnmapBlocks: be.Uint32(b[20:]), UnmapRanges: be.Uint32(b[24:]), UnmapGrain: be.Uint32(b[28:]), WriteSame: be.Uint64(b[36:]),
+	}, nil
 }

@@ -196,7 +196,7 @@ func do(dev *host.Device, r *block.Request) error {
 // flush reports false when its session is over and another has begun.
 func (h *initiator) flush() bool {
 	dev := h.dev.Load()
-	s := historytest.Flush{Call: h.rec.now(), Session: dev.State().Subsystem}
+	s := historytest.Flush{Call: h.rec.now(), Session: dev.State().Name}
 	err := do(dev, &block.Request{Op: block.OpFlush})
 	if h.over(dev, err) {
 		return false
@@ -224,7 +224,7 @@ func (h *initiator) access(a historytest.Access, buf []byte) {
 	}
 	dev := h.dev.Load()
 	before := dev.State()
-	a.Session = before.Subsystem
+	a.Session = before.Name
 	i := h.rec.begin(a)
 	call := h.rec.now()
 	if err := do(dev, r); h.over(dev, err) {
@@ -241,7 +241,7 @@ func (h *initiator) access(a historytest.Access, buf []byte) {
 			return
 		}
 	}
-	h.rec.end(i, value, h.repeated(dev.State().Associations-before.Associations, call))
+	h.rec.end(i, value, h.repeated(dev.State().Sessions-before.Sessions, call))
 }
 
 func fill(buf []byte, a historytest.Access) {

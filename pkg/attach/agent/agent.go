@@ -228,6 +228,9 @@ func (a *Agent) add(ctx context.Context, s Spec) (*attachment, error) {
 }
 
 func (a *Agent) addKernel(ctx context.Context, t *attachment) error {
+	if t.rec.Spec.Frontend == FrontendISCSI {
+		return fmt.Errorf("%w: the volume's frontend is iscsi, whose kernel initiator needs iscsid on the node", ErrNoKernel)
+	}
 	if a.opt.Choose == ChooseUser {
 		return fmt.Errorf("%w: user space was asked for", ErrNoKernel)
 	}

@@ -6,18 +6,28 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"strings"
 	"time"
 )
 
 // Spec says what to attach.
 type Spec struct {
 	Volume   string `json:"volume"`
-	Address  string `json:"address"` // host:port of NVMe/TCP
+	Address  string `json:"address"` // host:port of the frontend
 	NQN      string `json:"nqn"`     // of the subsystem
 	NSID     uint32 `json:"nsid"`
 	HostNQN  string `json:"hostNQN"` // new for each attachment
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	// Frontend is what the target speaks: NVMe/TCP when empty. The names of
+	// iSCSI are the NQNs' by IQN.
+	Frontend string `json:"frontend,omitempty"`
 }
+
+// FrontendISCSI is the one other Spec.Frontend.
+const FrontendISCSI = "iscsi"
+
+// IQN is the iSCSI name of who has an NQN: the same with the prefix of iSCSI.
+func IQN(nqn string) string { return "iqn" + strings.TrimPrefix(nqn, "nqn") }
 
 const (
 	maxNQN     = 223 // of the NVMe specification
@@ -38,6 +48,9 @@ func (s Spec) Validate() error {
 		if nqn == "" || len(nqn) > maxNQN {
 			return fmt.Errorf("%w: volume %s: %s of %d bytes: 1 to %d are wanted", ErrInvalid, s.Volume, what, len(nqn), maxNQN)
 		}
+	}
+	if s.Frontend != "" && s.Frontend != FrontendISCSI {
+		return fmt.Errorf("%w: volume %s: frontend %q", ErrInvalid, s.Volume, s.Frontend)
 	}
 	if s.NSID == 0 || s.NSID == 0xffffffff {
 		return fmt.Errorf("%w: volume %s: namespace %#x", ErrInvalid, s.Volume, s.NSID)

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package initiator connects attachments by Cask's own NVMe/TCP host. It has
-// no state; what it opens is the caller's.
+// Package initiator connects attachments by Cask's own NVMe/TCP host or iSCSI
+// initiator. It has no state; what it opens is the caller's.
 package initiator
 
 import (
@@ -11,6 +11,8 @@ import (
 
 	"github.com/cask-storage/cask/pkg/attach/agent"
 	"github.com/cask-storage/cask/pkg/attach/fabrics"
+	"github.com/cask-storage/cask/pkg/block/ride"
+	"github.com/cask-storage/cask/pkg/iscsi/initiator"
 	"github.com/cask-storage/cask/pkg/nvme"
 	"github.com/cask-storage/cask/pkg/nvme/host"
 )
@@ -20,10 +22,8 @@ const ioQueues = 1
 // Opener connects to targets.
 func Opener(log *slog.Logger) agent.Opener {
 	return func(ctx context.Context, s agent.Spec) (agent.Opened, error) {
-		cfg := configOf(s)
-		cfg.Logf = func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) }
-		dev, err := host.Attach(ctx, cfg)
-		if host.NotAdmitted(err) {
+		dev, err := open(ctx, s, func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) })
+		if notAdmitted(err) {
 			return agent.Opened{}, fmt.Errorf("%w: %w", agent.ErrRefused, err)
 		}
 		if err != nil {
@@ -32,6 +32,17 @@ func Opener(log *slog.Logger) agent.Opener {
 		return agent.Opened{Device: dev, Link: func() agent.Link { return linkOf(dev.State()) }}, nil
 	}
 }
+
+func open(ctx context.Context, s agent.Spec, logf func(string, ...any)) (*ride.Device, error) {
+	if s.Frontend == agent.FrontendISCSI {
+		return initiator.Attach(ctx, initiator.Config{Addr: s.Address, Target: agent.IQN(s.NQN), Initiator: agent.IQN(s.HostNQN), Logf: logf})
+	}
+	cfg := configOf(s)
+	cfg.Logf = logf
+	return host.Attach(ctx, cfg)
+}
+
+func notAdmitted(err error) bool { return host.NotAdmitted(err) || initiator.NotAdmitted(err) }
 
 func configOf(s agent.Spec) host.Config {
 	return host.Config{
@@ -45,10 +56,10 @@ func Resolve(ctx context.Context, s agent.Spec) (nqn string, err error) {
 	return host.Resolve(ctx, configOf(s))
 }
 
-func linkOf(s host.State) agent.Link {
+func linkOf(s ride.State) agent.Link {
 	l := agent.Link{Connected: s.Connected, Since: s.Since}
 	if !s.Connected && s.LastError != nil {
-		l.Message, l.Refused, l.Lost = s.LastError.Error(), host.NotAdmitted(s.LastError), s.Replaced
+		l.Message, l.Refused, l.Lost = s.LastError.Error(), notAdmitted(s.LastError), s.Replaced
 	}
 	return l
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/iscsi"
 	"github.com/cask-storage/cask/pkg/scsi"
 	"github.com/cask-storage/cask/pkg/scsi/lun"
 )
@@ -135,8 +136,8 @@ type Unit struct {
 
 // CheckName validates an iSCSI name's form (RFC 7143 4.2.7).
 func CheckName(s string) error {
-	if len(s) == 0 || len(s) > 223 {
-		return fmt.Errorf("iSCSI name of %d bytes, must be 1 to 223", len(s))
+	if len(s) == 0 || len(s) > iscsi.MaxName {
+		return fmt.Errorf("iSCSI name of %d bytes, must be 1 to %d", len(s), iscsi.MaxName)
 	}
 	if !strings.HasPrefix(s, "iqn.") && !strings.HasPrefix(s, "eui.") && !strings.HasPrefix(s, "naa.") {
 		return errors.New("iSCSI name does not begin with \"iqn.\", \"eui.\" or \"naa.\"")

@@ -83,7 +83,7 @@ func (l *login) step(h *iscsi.Header, data []byte) (loginAnswer, error) {
 	switch {
 	case errors.As(err, &refused):
 		a = loginAnswer{status: refused.status}
-	case errors.As(err, &failed):
+	case errors.As(err, &failed), errors.Is(err, iscsi.ErrBinary):
 		a = loginAnswer{status: iscsi.LoginAuthFailed}
 	case err != nil:
 		a = loginAnswer{status: iscsi.LoginInitiatorError}
@@ -257,13 +257,13 @@ func (l *login) security(in iscsi.Text) (out iscsi.Text, ready bool, err error) 
 
 func (l *login) runChap(in iscsi.Text) (out iscsi.Text, ready bool, err error) {
 	l.chap.auth = l.auth
-	if offered, ok := in.Get("CHAP_A"); ok && l.chap.hash == nil {
+	if offered, ok := in.Get("CHAP_A"); ok && l.chap.algorithm == "" {
 		random := make([]byte, 33)
 		l.env.random(random)
 		out, err = l.chap.choose(offered, random)
 		return out, false, err
 	}
-	if _, ok := in.Get("CHAP_R"); ok && l.chap.hash != nil {
+	if _, ok := in.Get("CHAP_R"); ok && l.chap.algorithm != "" {
 		out, err = l.chap.answer(in)
 		return out, err == nil, err
 	}

@@ -9,21 +9,23 @@ import (
 	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/ride"
 	"github.com/cask-storage/cask/pkg/nvme"
 )
 
 // association is an admin queue and its I/O queues.
 type association struct {
-	cfg    *Config
-	admin  *qpair
-	io     []*qpair
-	next   atomic.Uint32
-	cntlid nvme.CNTLID
-	ctrl   nvme.IdentifyController
-	events chan uint64 // results of Asynchronous Event Requests
-	failed chan struct{}
-	once   sync.Once
-	err    error // why, once failed is closed
+	cfg       *Config
+	admin     *qpair
+	io        []*qpair
+	next      atomic.Uint32
+	cntlid    nvme.CNTLID
+	blockSize uint32
+	ctrl      nvme.IdentifyController
+	events    chan uint64 // results of Asynchronous Event Requests
+	failed    chan struct{}
+	once      sync.Once
+	err       error // why, once failed is closed
 }
 
 func (a *association) fail(err error) {
@@ -31,27 +33,6 @@ func (a *association) fail(err error) {
 		a.err = err
 		close(a.failed)
 	})
-}
-
-// submit gives an I/O task to one of the queues.
-func (a *association) submit(t *task) bool {
-	q := a.io[0]
-	if len(a.io) > 1 {
-		q = a.io[a.next.Add(1)%uint32(len(a.io))]
-	}
-	return q.submit(t)
-}
-
-// close ends all queues and returns the I/O tasks that were not completed.
-func (a *association) close() []*task {
-	if a.admin != nil {
-		a.admin.close()
-	}
-	var left []*task
-	for _, q := range a.io {
-		left = append(left, q.close()...)
-	}
-	return left
 }
 
 // adminCommand is a command to run on the admin queue, and its data.
@@ -119,38 +100,39 @@ const adminInCapsule = 8 << 10
 
 // connect makes an association: admin queue, controller, namespace, I/O
 // queues.
-func connect(ctx context.Context, cfg *Config) (*association, *shape, error) {
+func connect(ctx context.Context, cfg *Config) (*association, ride.Shape, error) {
 	a := &association{cfg: cfg, events: make(chan uint64, 1), failed: make(chan struct{})}
 	s, err := a.establish(ctx)
 	if err != nil {
-		a.close()
-		return nil, nil, err
+		a.Close()
+		return nil, ride.Shape{}, err
 	}
 	return a, s, nil
 }
 
-func (a *association) establish(ctx context.Context) (*shape, error) {
+func (a *association) establish(ctx context.Context) (ride.Shape, error) {
 	var err error
 	a.admin, err = openQpair(ctx, a.cfg, options{depth: adminDepth, inCapsule: adminInCapsule, fail: a.fail})
 	if err != nil {
-		return nil, err
+		return ride.Shape{}, err
 	}
 	if a.cntlid, err = a.connectQueue(ctx, a.admin, 0); err != nil {
-		return nil, err
+		return ride.Shape{}, err
 	}
 	depth, err := a.enable(ctx)
 	if err != nil {
-		return nil, err
+		return ride.Shape{}, err
 	}
 	if err := a.identifyController(ctx); err != nil {
-		return nil, err
+		return ride.Shape{}, err
 	}
 	s, err := a.identifyNamespace(ctx)
 	if err != nil {
-		return nil, err
+		return ride.Shape{}, err
 	}
+	a.blockSize = s.Geometry.BlockSize
 	if err := a.watchEvents(ctx); err != nil {
-		return nil, err
+		return ride.Shape{}, err
 	}
 	return s, a.openQueues(ctx, depth)
 }
@@ -234,32 +216,33 @@ func (a *association) identifyController(ctx context.Context) error {
 }
 
 // identifyNamespace reads the namespace's shape and identity.
-func (a *association) identifyNamespace(ctx context.Context) (*shape, error) {
+func (a *association) identifyNamespace(ctx context.Context) (ride.Shape, error) {
 	c := adminCommand{data: make([]byte, nvme.IdentifySize), read: true}
 	c.sqe.SetIdentify(nvme.IdentifyParams{CNS: nvme.CNSNamespace})
 	c.sqe.SetNSID(a.cfg.NSID)
 	if _, err := a.do(ctx, fmt.Sprintf("identify namespace %d", a.cfg.NSID), c); err != nil {
-		return nil, err
+		return ride.Shape{}, err
 	}
 	var n nvme.IdentifyNamespace
 	if err := n.Decode(c.data); err != nil {
-		return nil, err
+		return ride.Shape{}, err
 	}
 	if n.LBADS < 9 || n.LBADS > 16 || n.Size == 0 || n.Size > 1<<(62-n.LBADS) {
-		return nil, fmt.Errorf("namespace %d: %d blocks of 2^%d bytes: not a usable namespace", a.cfg.NSID, n.Size, n.LBADS)
+		return ride.Shape{}, fmt.Errorf("namespace %d: %d blocks of 2^%d bytes: not a usable namespace", a.cfg.NSID, n.Size, n.LBADS)
 	}
-	s := &shape{id: identity{NGUID: n.NGUID}, split: a.cfg.MaxTransfer}
+	uuid, err := a.namespaceUUID(ctx)
+	if err != nil {
+		return ride.Shape{}, err
+	}
 	bs := uint32(1) << n.LBADS
-	s.geo = block.Geometry{
-		Size: n.Size << n.LBADS, BlockSize: bs,
-		PhysicalBlock: bs * (uint32(n.NPWG) + 1), MaxTransfer: a.cfg.MaxTransfer,
+	s := ride.Shape{
+		Name: a.cfg.SubsystemNQN, Identity: fmt.Sprintf("UUID %x, NGUID %x", uuid, n.NGUID), Split: a.cfg.MaxTransfer, SplitZeroes: maxZeroes * uint64(bs),
+		Geometry: block.Geometry{Size: n.Size << n.LBADS, BlockSize: bs, PhysicalBlock: bs * (uint32(n.NPWG) + 1), MaxTransfer: a.cfg.MaxTransfer},
 	}
 	if m := a.ctrl.MaxTransfer(); m != 0 {
-		s.split = min(s.split, m)
+		s.Split = min(s.Split, m)
 	}
-	var err error
-	s.id.UUID, err = a.namespaceUUID(ctx)
-	return s, err
+	return s, nil
 }
 
 func (a *association) namespaceUUID(ctx context.Context) (nvme.UUID, error) {

@@ -44,9 +44,6 @@ const (
 	adminDepth    = 32
 	dialTimeout   = 3 * time.Second // TCP connect and ICResp
 	adminTimeout  = 5 * time.Second // any admin command but Connect
-	minBackoff    = 50 * time.Millisecond
-	maxBackoff    = time.Second
-	retryDelay    = 100 * time.Millisecond // of a command with a transient status
 	readyPoll     = 10 * time.Millisecond
 	readBuffer    = 32 << 10
 	maxC2HData    = 1 << 30 // data of one C2HData PDU; never allocated for

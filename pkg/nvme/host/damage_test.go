@@ -86,7 +86,7 @@ func TestDamage(t *testing.T) {
 	cfg.Dial = mangler(mangling{onRead: flip, onWrite: flip})
 	d := attach(t, cfg)
 	blocktest.Verify(t, d, blocktest.Workload{Seed: seed, Region: 64 << 10, For: 3 * time.Second})
-	t.Logf("%d bits flipped, %d associations", flips, d.State().Associations)
+	t.Logf("%d bits flipped, %d associations", flips, d.State().Sessions)
 }
 
 // TestTransient: a write whose data is damaged is repeated on the same
@@ -108,7 +108,7 @@ func TestTransient(t *testing.T) {
 	if err := blocktest.Write(d, 0, make([]byte, 4096)); err != nil {
 		t.Fatal(err)
 	}
-	if damaged != 2 || mem.Counts().Writes != 1 || d.State().Associations != 1 {
+	if damaged != 2 || mem.Counts().Writes != 1 || d.State().Sessions != 1 {
 		t.Errorf("damaged %d times, %+v, %+v", damaged, mem.Counts(), d.State())
 	}
 }

@@ -6,15 +6,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/nvme"
 )
-
-// ErrReplaced is what a Device's requests fail with, and what State reports,
-// once the target has said that another subsystem has taken the place of this
-// one: what was written here may have been lost, and nothing goes on by itself.
-// Close the Device and attach anew.
-var ErrReplaced = fmt.Errorf("the subsystem was replaced, written data may have been lost; attach anew: %w", block.ErrIO)
 
 // replaced reports whether a Connect was refused for good because discovery
 // has another subsystem to offer.
@@ -35,7 +28,7 @@ func Discover(ctx context.Context, cfg Config) ([]string, error) {
 		return nil, err
 	}
 	a := &association{cfg: &cfg, events: make(chan uint64, 1), failed: make(chan struct{})}
-	defer a.close()
+	defer a.Close()
 	log, err := a.discover(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("nvme host: discovery at %s: %w", cfg.Addr, err)

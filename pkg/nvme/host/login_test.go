@@ -48,7 +48,7 @@ func TestLogin(t *testing.T) {
 			_ = x.Close()
 		}
 	}
-	if n := d.State().Associations; n != 1 {
+	if n := d.State().Sessions; n != 1 {
 		t.Errorf("%d associations: somebody without the secret displaced the one", n)
 	}
 	if err := d.Close(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/ride"
 	"github.com/cask-storage/cask/pkg/nvme"
 	"github.com/cask-storage/cask/pkg/nvme/tcp"
 )
@@ -252,7 +253,7 @@ func (q *qpair) look(i item, data [][]byte) (_ [][]byte, live bool) {
 	q.sqe = t.sqe
 	if i.transfer.Len > 0 {
 		x := block.Extent{Off: uint64(i.transfer.Offset), Len: uint64(i.transfer.Len)}
-		return slice(data, t.bufs, x), true
+		return ride.Slice(data, t.bufs, x), true
 	}
 	if t.inCapsule(q.inCapsule) {
 		data = append(data, t.bufs...)
@@ -273,7 +274,7 @@ func (q *qpair) encodeData(b *tcp.Batch, x tcp.Transfer, data [][]byte) {
 		if done+n == x.Len {
 			flags = tcp.FlagLast
 		}
-		part := slice(nil, data, block.Extent{Off: uint64(done), Len: uint64(n)})
+		part := ride.Slice(nil, data, block.Extent{Off: uint64(done), Len: uint64(n)})
 		b.H2CData(tcp.Transfer{CCCID: x.CCCID, TTAG: x.TTAG, Offset: x.Offset + done, Len: n}, flags, part)
 		done += n
 	}

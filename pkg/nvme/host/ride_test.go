@@ -91,9 +91,9 @@ func TestRideOut(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	s := d.State()
-	t.Logf("%d associations", s.Associations)
-	if s.Associations < 3 {
-		t.Errorf("only %d associations: nothing was tested", s.Associations)
+	t.Logf("%d associations", s.Sessions)
+	if s.Sessions < 3 {
+		t.Errorf("only %d associations: nothing was tested", s.Sessions)
 	}
 }
 
@@ -243,7 +243,7 @@ func TestErrors(t *testing.T) {
 			t.Errorf("read: %v, want %v", err, want)
 		}
 	}
-	if n := d.State().Associations; n != 1 {
+	if n := d.State().Sessions; n != 1 {
 		t.Errorf("%d associations, want 1", n)
 	}
 }
@@ -259,7 +259,7 @@ func TestFenced(t *testing.T) {
 		if err := blocktest.Write(d, 0, make([]byte, 512)); err != nil {
 			t.Errorf("write: %v", err)
 		}
-		if n := d.State().Associations; n != uint64(i)+2 {
+		if n := d.State().Sessions; n != uint64(i)+2 {
 			t.Errorf("%d associations, want %d", n, i+2)
 		}
 	}
@@ -281,7 +281,7 @@ func TestResize(t *testing.T) {
 			}
 		}
 	}
-	if n := d.State().Associations; n != 1 {
+	if n := d.State().Sessions; n != 1 {
 		t.Errorf("%d associations, want 1", n)
 	}
 }
@@ -303,7 +303,7 @@ func TestDisplaced(t *testing.T) {
 	p.cut()
 	// Long enough for several attempts, each displacing the one before.
 	time.Sleep(time.Second)
-	if s := d.State(); s.Connected || s.Associations != 1 {
+	if s := d.State(); s.Connected || s.Sessions != 1 {
 		t.Errorf("connected while a command of the old association is in the device: %+v", s)
 	}
 	if n := mem.Counts().Writes; n != 0 {

@@ -2,6 +2,7 @@ package lun
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/scsi"
@@ -35,4 +36,24 @@ func FromError(op block.Op, err error) scsi.Sense {
 		}
 	}
 	return scsi.Sense{Key: scsi.HardwareError, Code: scsi.InternalFailure}
+}
+
+// ToError is the error an initiator reports for an outcome of op that is
+// neither success nor to be repeated.
+func ToError(op block.Op, status scsi.Status, sense scsi.Sense) error {
+	class := block.ErrIO
+	switch {
+	case status != scsi.CheckCondition:
+	case sense.Key == scsi.MediumError:
+		class = block.ErrMedium
+	case sense.Code == scsi.InvalidOpcode:
+		class = block.ErrUnsupported
+	default:
+		for _, c := range classes {
+			if c.sense.Key == sense.Key && c.sense.Code == sense.Code {
+				class = c.class
+			}
+		}
+	}
+	return fmt.Errorf("%v: %w (SCSI %v, %v)", op, class, status, sense)
 }

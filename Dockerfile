@@ -10,7 +10,7 @@ ARG PROGRAMS=compiled
 FROM docker.io/library/golang:1.26-bookworm AS compiled
 RUN sed -i '/^Components:/s/main$/main contrib/' /etc/apt/sources.list.d/debian.sources \
  && apt-get update -q \
- && apt-get install -y -q --no-install-recommends libzfslinux-dev libzpool5linux libtirpc-dev libjemalloc-dev zlib1g-dev \
+ && apt-get install -y -q --no-install-recommends libzfslinux-dev libzpool5linux libtirpc-dev libjemalloc-dev liblz4-dev zlib1g-dev \
       libssl-dev libblkid-dev libudev-dev
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -35,7 +35,9 @@ COPY --from=programs /bin-out/cask-target /cask-target
 USER 65532:65532
 ENTRYPOINT ["/cask-target"]
 
+# It contains ZFS: see NOTICE.
 FROM scratch AS replica
+LABEL org.opencontainers.image.licenses="Apache-2.0 AND CDDL-1.0"
 COPY --from=programs /bin-out/cask-replica /cask-replica
 USER 65532:65532
 ENTRYPOINT ["/cask-replica"]

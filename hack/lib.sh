@@ -5,6 +5,7 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${CASK_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/cask}
 KUBE_VERSION=1.34.4
+ZFS_TAG=caskzfs # see with_zfs
 
 # step prints a heading with the seconds since the script began.
 step() { printf '[%4ds] %s\n' "$SECONDS" "$*"; }
@@ -59,8 +60,16 @@ progress() {
     count=$((count + 1))
     [ "$SECONDS" -lt "$next" ] && continue
     next=$((SECONDS + 10))
-    note "$label: $count of about $total packages"
+    note "$label: $count of about $total"
   done
+}
+
+# with_zfs has go link the ZFS that hack/zfs.sh compiles. Without it, go links
+# the distribution's libzpool: the same code with its debug checks, slower. The
+# tag makes go compile nothing but the engine anew.
+with_zfs() {
+  LIBRARY_PATH=$("$ROOT/hack/zfs.sh")
+  export LIBRARY_PATH GOFLAGS="${GOFLAGS:+$GOFLAGS }-tags=$ZFS_TAG"
 }
 
 # wait_for SECONDS WHAT COMMAND... runs COMMAND until it succeeds; on timeout

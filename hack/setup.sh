@@ -10,7 +10,7 @@ set -euo pipefail
 GO_MINIMUM=1.26
 
 # Package lists by purpose. zfs' libraries are in Debian's contrib.
-BUILD=(gcc libc6-dev make git libzfslinux-dev libzpool5linux libtirpc-dev libjemalloc-dev zlib1g-dev libssl-dev libblkid-dev libudev-dev)
+BUILD=(gcc libc6-dev make git libzfslinux-dev libzpool5linux libtirpc-dev libjemalloc-dev liblz4-dev zlib1g-dev libssl-dev libblkid-dev libudev-dev)
 CLUSTER=(containerd runc containernetworking-plugins nftables iptables conntrack iproute2 util-linux procps openssl)
 IMAGES=(buildah mmdebstrap)
 JUDGES=(zfsutils-linux e2fsprogs xfsprogs fio fuse3 jq spin)
@@ -82,6 +82,7 @@ main() {
   fi
   check_go
   check_kernel
+  [ "${1:-}" = --check ] || "$ROOT/hack/zfs.sh" >/dev/null
   step "set up: ${#PACKAGES[@]} packages, $(go env GOVERSION)"
 }
 

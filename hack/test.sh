@@ -30,6 +30,12 @@ tests() {
   go test -json "$@" 2>&1 | tee "$log" | "$OUT/testsum" "$OUT/totals"
 }
 
+# tests_with_assertions has the distribution's ZFS in the engine; see with_zfs.
+tests_with_assertions() (
+  unset GOFLAGS LIBRARY_PATH
+  tests "$@"
+)
+
 tests_without_cgo() { CGO_ENABLED=0 tests "$@"; }
 
 generated_state() { git ls-files -co --exclude-standard api deploy charts | sort | xargs -d '\n' sha256sum; }
@@ -64,6 +70,7 @@ unit() {
   mapfile -t engine < <(with_engine)
   stage "unit tests" tests unit ./...
   stage "without cgo" tests_without_cgo nocgo "${engine[@]}"
+  stage "assertions of ZFS" tests_with_assertions assertions -count 1 ./pkg/store/dmu
   stage "data races" tests race -race -short "${RACES[@]}"
   stage "iSCSI conformance" tests iscsi -tags conformance -count 1 -timeout 5m -skip TestKernel ./test/conformance/iscsi
   stage simulator tests simulator -run TestSimulation -count 1 ./pkg/volume/volumetest -seeds 2000
@@ -92,6 +99,7 @@ finish() {
 main() {
   require_root "make test"
   hack/setup.sh
+  with_zfs
   mkdir -p "$OUT"
   : >"$OUT/totals"
   go build -o "$OUT/testsum" ./hack/testsum

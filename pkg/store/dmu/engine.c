@@ -35,11 +35,18 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static uint64_t first_hostid;
 static int io_engine, io_why;
 
+#ifdef CASK_ZFS_RELEASE
+extern const int cask_zfs_release;	/* fails to link with another ZFS */
+#else
+static const int cask_zfs_release = 1;
+#endif
+
 static void
 start(void)
 {
 	char id[32];
 
+	VERIFY(cask_zfs_release);
 	(void) snprintf(id, sizeof (id), "0x%llx", (u_longlong_t)first_hostid);
 	(void) setenv("ZFS_HOSTID", id, 1);
 	spa_config_path = "/nonexistent/zpool.cache";

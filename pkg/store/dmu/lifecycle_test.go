@@ -291,6 +291,30 @@ func TestZdb(t *testing.T) {
 	}
 }
 
+// Noise is stored as it is, and read back.
+func TestNoise(t *testing.T) {
+	o := extent(t, 64*mib)
+	s := create(t, o)
+	data := random(8 * mib)
+	for off := uint64(0); off < 8*mib; off += mib {
+		mustApply(t, s, writeOp(history.Seq(off/mib+1), off, data[off:][:mib]))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := allocated(t, o.Path); n < 8*mib || n > 12*mib {
+		t.Errorf("8 MiB of noise take %d bytes of the extent", n)
+	}
+	s = open(t, o)
+	got := make([]byte, len(data))
+	if err := s.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("after reopening: %v, or other bytes", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // zdb runs stock ZFS's zdb on a closed extent.
 func zdb(t *testing.T, o dmu.Options, args ...string) []byte {
 	t.Helper()

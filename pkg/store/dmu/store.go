@@ -3,9 +3,9 @@
 package dmu
 
 /*
-#cgo CFLAGS: -O2 -g -Wall -D_GNU_SOURCE -D_LARGEFILE64_SOURCE -D_REENTRANT -DDEBUG -UNDEBUG -DZFS_DEBUG
+#cgo CFLAGS: -O2 -g -Wall -D_GNU_SOURCE -D_LARGEFILE64_SOURCE -D_REENTRANT
 #cgo CFLAGS: -I${SRCDIR}/compat -isystem /usr/include/libzfs -isystem /usr/include/libspl
-#cgo LDFLAGS: -Wl,--allow-multiple-definition -ljemalloc -lzpool -lzfs_core -lnvpair -ltirpc -lz -ldl -lrt -lm -lpthread
+#cgo LDFLAGS: -Wl,--allow-multiple-definition -ljemalloc
 #include <stdlib.h>
 #include "shim.h"
 

@@ -2,6 +2,18 @@
 #ifndef CASK_DMU_ZFS_H
 #define	CASK_DMU_ZFS_H
 
+/*
+ * ZFS's structures depend on these. The distribution's libzpool is built for
+ * debugging; the one of hack/zfs.sh is not, and has cask_zfs_release.
+ */
+#ifdef CASK_ZFS_RELEASE
+#define	NDEBUG
+#else
+#define	DEBUG
+#undef NDEBUG
+#define	ZFS_DEBUG
+#endif
+
 #include <sys/zfs_context.h>
 #include <sys/spa.h>
 #include <sys/spa_impl.h>

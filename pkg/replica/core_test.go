@@ -209,11 +209,11 @@ func TestForeignOrBrokenExtent(t *testing.T) {
 func TestNewerRecordIsRefused(t *testing.T) {
 	d := &disk{}
 	member(t, d, 1)
-	if err := d.s.SetMeta([]byte(`{"version":3,"volume":"vol","replica":"r0","membership":2}`)); err != nil {
+	if err := d.s.SetMeta([]byte(`{"version":4,"volume":"vol","replica":"r0","membership":2}`)); err != nil {
 		t.Fatal(err)
 	}
 	if st := newRig(t, d).Describe(); st.Code != replication.ErrForeign || !strings.Contains(st.Text, "newer") {
-		t.Errorf("a record of version 3: %v", &st)
+		t.Errorf("a record of version 4: %v", &st)
 	}
 }
 

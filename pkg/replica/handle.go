@@ -94,6 +94,8 @@ func (c *Core) one(conn ConnID, m *replication.Message, reply Reply) bool {
 		return c.pull(conn, m, reply)
 	case replication.Grow:
 		c.grow(m, reply)
+	case replication.Return:
+		return c.goBack(m, reply)
 	case replication.Turn:
 		c.takeTurn(m, reply)
 	case replication.Copied:
@@ -201,9 +203,13 @@ func (c *Core) begin(m *replication.Message, reply Reply) bool {
 	}
 	c.rec.History, c.rec.Membership, c.rec.Suspect = m.History, replication.Member, false
 	c.rec.Base, c.rec.Copied, c.rec.Floor, c.rec.Exact = 0, 0, 0, false
+	c.rec.Kept, c.rec.KeptBase = false, 0
 	c.endTurn()
 	if !c.recorded(m, reply) {
 		return false
+	}
+	if rebuilt {
+		c.forgetKept()
 	}
 	if es := c.Damage(); len(es) > 0 {
 		reply(replication.Message{Type: replication.Damage, Extents: es})

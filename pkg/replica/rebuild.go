@@ -11,6 +11,7 @@ import (
 // operation, and from where the rebuild can go on.
 func (c *Core) rebuildState(m *replication.Message) {
 	m.Seq, m.History = c.rec.Base, c.rec.History
+	c.keptState(m)
 	if c.rec.Copied == 0 {
 		m.History = m.History.At(m.Seq)
 		return
@@ -21,8 +22,8 @@ func (c *Core) rebuildState(m *replication.Message) {
 	}
 }
 
-// rebuild gives up being a prefix: first that is recorded, then the mark
-// moves. In between the record's history holds up to the old mark: a target
+// rebuild gives up being a prefix: first what is here is kept, then that is
+// recorded, then the mark moves. In between the record's history holds up to the old mark: a target
 // that has a replica go on where it was has made sure of that.
 func (c *Core) rebuild(m *replication.Message, reply Reply) bool {
 	most := c.applied
@@ -32,6 +33,12 @@ func (c *Core) rebuild(m *replication.Message, reply Reply) bool {
 	kept, bad := m.SnapshotList()
 	if m.Base > most || !c.resumes(m) || bad != nil {
 		return c.bad(m, reply)
+	}
+	c.back = nil
+	if err := c.keepPrefix(m.Base); err != nil {
+		c.setFailed(fmt.Errorf("keep what is given up: %w", err))
+		reply(c.state())
+		return false
 	}
 	c.rec.Membership, c.rec.Base, c.rec.Suspect, c.rec.History = replication.Rebuilding, m.Base, false, m.History
 	c.rec.Copied, c.rec.Floor, c.rec.Exact = m.Extent.Len, m.Floor, false

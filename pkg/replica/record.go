@@ -14,8 +14,8 @@ import (
 
 // recordVersion is raised when an older Cask could not read the record
 // rightly; a replica never opens a record newer than its own version. Version 2
-// has Lost; a record without is still written as 1.
-const recordVersion = 2
+// has Lost, version 3 Kept; a record without is still written as 1.
+const recordVersion = 3
 
 // record is what a replica keeps beside the content, as JSON in the store's
 // metadata: who it is, what it has promised, and whether it counts.
@@ -34,6 +34,10 @@ type record struct {
 	Copied uint64      `json:"copied,omitempty"`
 	Floor  history.Seq `json:"floor,omitempty"`
 	Exact  bool        `json:"exact,omitempty"`
+	// Kept is set while Rebuilding when the store keeps the prefix that was
+	// given up. KeptBase is the lowest Base since.
+	Kept     bool        `json:"kept,omitempty"`
+	KeptBase history.Seq `json:"keptBase,omitempty"`
 	// Running is set while a process has the store open: found set at
 	// start, the process before lost its memory.
 	Running bool `json:"running,omitempty"`
@@ -48,6 +52,9 @@ type record struct {
 func (r record) marshal() ([]byte, error) {
 	r.Version = 1
 	if len(r.Lost) > 0 || len(r.LostIn) > 0 {
+		r.Version = 2
+	}
+	if r.Kept {
 		r.Version = recordVersion
 	}
 	b, err := json.Marshal(r)

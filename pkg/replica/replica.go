@@ -72,14 +72,16 @@ type Config struct {
 
 // Core is a replica's state and rules.
 type Core struct {
-	cfg   Config
-	store store.Store // nil when Blank or Failed
-	rec   record
-	tail  tail
-	pulls int    // under way
-	turn  func() // gives back the turn to be rebuilt; nil: none is held
-	fail  replication.Code
-	text  string
+	cfg    Config
+	store  store.Store // nil when Blank or Failed
+	rec    record
+	tail   tail
+	prefix *keptPrefix // what a rebuild could be given up for; nil: nothing
+	back   *back       // the return to it, under way
+	pulls  int         // under way
+	turn   func()      // gives back the turn to be rebuilt; nil: none is held
+	fail   replication.Code
+	text   string
 
 	mu      sync.Mutex // guards what work outside Handle looks at
 	current ConnID     // the one connection that is obeyed
@@ -132,6 +134,9 @@ func (c *Core) resume(s store.Store) error {
 	c.store, c.rec, c.applied, c.lost, c.damage = s, rec, s.Info().Mark, rec.Lost, rec.Lost
 	c.lostIn = rec.LostIn
 	c.forgetSnapshots()
+	if err := c.openKept(); err != nil {
+		return fmt.Errorf("what was kept during a rebuild: %w", err)
+	}
 	if rec.Running && rec.Membership == replication.Member && !mutant.On(mutant.UncleanUnseen) {
 		c.rec.Suspect = true
 	}
@@ -185,6 +190,7 @@ func (c *Core) Current(conn ConnID) bool {
 
 // setFailed records why the store cannot be used.
 func (c *Core) setFailed(err error) {
+	c.giveWay(err)
 	c.rec.Membership = replication.Failed
 	c.fail, c.text = codeOf(err), err.Error()
 	c.mu.Lock()

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cask-storage/cask/pkg/block"
@@ -8,6 +9,10 @@ import (
 	"github.com/cask-storage/cask/pkg/replication"
 	"github.com/cask-storage/cask/pkg/store"
 )
+
+// errRoomless is of a failure that no space within the extent would have
+// prevented.
+var errRoomless = errors.New("make room for a volume")
 
 // makeRoom has the extent grow for a volume of size bytes.
 func (c *Core) makeRoom(s store.Store, size uint64) error {
@@ -18,7 +23,7 @@ func (c *Core) makeRoom(s store.Store, size uint64) error {
 		return nil
 	}
 	if err := c.cfg.Grow(s, size); err != nil {
-		return fmt.Errorf("make room for a volume of %d bytes: %w", size, err)
+		return fmt.Errorf("%w of %d bytes: %w", errRoomless, size, err)
 	}
 	c.mu.Lock()
 	c.room = max(c.room, size)
@@ -59,24 +64,33 @@ func (c *Core) roomFor(ops []store.Op) error {
 // rebase gives up what is not of the history up to m.Base, and takes the size
 // that the volume has at m.Seq.
 func (c *Core) rebase(m *replication.Message, kept []store.SnapshotInfo) error {
-	var ops []store.Op
-	size := c.store.Info().Size
 	to := m.Size
 	if mutant.On(mutant.SizeKept) {
 		to = 0
 	}
-	if to != 0 && to < size {
-		beyond := block.Extent{Off: to, Len: size - to}
-		ops = append(ops, store.Op{Kind: store.Unmap, Extent: beyond})
-		if err := c.overwritten([]replication.Message{{Extent: beyond}}, nil); err != nil {
+	if to != 0 {
+		if err := c.cutOff(to); err != nil {
 			return err
 		}
 	}
 	if err := c.makeRoom(c.store, to); err != nil {
 		return err
 	}
-	ops = append(ops, store.Op{Kind: store.Rebase, Seq: m.Seq, Base: m.Base, Extent: block.Extent{Len: to}})
+	ops := []store.Op{{Kind: store.Rebase, Seq: m.Seq, Base: m.Base, Extent: block.Extent{Len: to}}}
 	return c.store.Apply(append(ops, c.others(kept)...))
+}
+
+// cutOff gives up what is beyond size, so that it can become that.
+func (c *Core) cutOff(size uint64) error {
+	is := c.store.Info().Size
+	if size >= is {
+		return nil
+	}
+	beyond := block.Extent{Off: size, Len: is - size}
+	if err := c.overwritten([]replication.Message{{Extent: beyond}}, nil); err != nil {
+		return err
+	}
+	return c.store.Apply([]store.Op{{Kind: store.Unmap, Extent: beyond}})
 }
 
 // takeSize gives an empty replica the size that the volume begins with.

@@ -98,17 +98,19 @@ const (
 
 	Damage // unasked, of a replica: Extents, whole blocks, that it cannot read
 
-	Freeze    // request: keep the content of this place of the stream, Seq, for Digest and Read → Done
-	Thaw      // request: give that up → Done
-	Digest    // request: the digests of Extent of what is frozen, in pieces of Size bytes → Digests
-	Digests   // of the Digest ID
-	Grow      // request: make room for a volume of Size bytes → Done
+	Freeze  // request: keep the content of this place of the stream, Seq, for Digest and Read → Done
+	Thaw    // request: give that up → Done
+	Digest  // request: the digests of Extent of what is frozen, in pieces of Size bytes → Digests
+	Digests // of the Digest ID
+	Grow    // request: make room for a volume of Size bytes → Done
+
+	Return    // request: be what was kept when the rebuild began → Done: a step is done, ask again; State: it is
 	typeCount = iota + 1
 )
 
 var typeNames = [...]string{"?", "Hello", "Format", "Adopt", "Begin", "Apply", "Flush", "Read", "Tail", "Ping",
 	"Rebuild", "Changed", "Copy", "State", "Refused", "Done", "Applied", "Data", "TailOp", "Pong", "Extents", "Turn", "Copied",
-	"Snapshots", "SnapshotList", "Settle", "Pull", "Fetch", "Damage", "Freeze", "Thaw", "Digest", "Digests", "Grow"}
+	"Snapshots", "SnapshotList", "Settle", "Pull", "Fetch", "Damage", "Freeze", "Thaw", "Digest", "Digests", "Grow", "Return"}
 
 func (t Type) String() string {
 	if int(t) < len(typeNames) {
@@ -182,6 +184,11 @@ func (m Membership) String() string {
 // FlagSuspect in a State: the replica lost memory and has not been brought up
 // to date since, so it may miss operations it has acknowledged.
 const FlagSuspect = 1
+
+// FlagKept in the State of a Rebuilding replica: it has kept the prefix that it
+// gave up, of position Epoch and Base, and Return brings it back. FlagSuspect
+// then tells of that.
+const FlagKept = 2
 
 // FlagUrgent in a Turn: I/O waits for this rebuild.
 const FlagUrgent = 1

@@ -13,7 +13,7 @@
 //
 // # Concurrency
 //
-// Apply, SetMeta and Close are called by one goroutine at a time; all else by any
+// Apply, SetMeta, Keep, Return, DropKept and Close are called by one goroutine at a time; all else by any
 // number beside it. A Flush covers the Apply calls that returned before it began.
 //
 // # Snapshots
@@ -129,6 +129,39 @@ type Past interface {
 	// ChangedIn is Changed as it was when the snapshot was taken;
 	// ErrNotFound when that is not there.
 	ChangedIn(s Span) ([]block.Extent, error)
+	Keeper
+}
+
+// Keeper keeps one earlier state, whole, while the store goes on to another
+// history: content, size, mark, record and snapshots. A snapshot of it that is dropped
+// meanwhile is gone from the list, and comes back with Return.
+type Keeper interface {
+	// Keep keeps the state as it is, instead of the one kept before. It is
+	// stable, with all that was applied, when Keep returns.
+	Keep() error
+	// Kept describes what is kept, false when that is nothing.
+	Kept() (Kept, bool)
+	// ReadKept fills p from byte off of what is kept.
+	ReadKept(p []byte, off uint64) error
+	// ChangedSinceKeep lists, ascending and merged, a superset of the blocks
+	// whose content is not what is kept, within the size that the store has.
+	ChangedSinceKeep() ([]block.Extent, error)
+	// Return makes the mark, the size, the snapshots, and what Changed knows,
+	// those of what is kept, which stays. The content is so already, by Apply of
+	// what differed, without Seq: a smaller store is made larger before that
+	// (Rebase), in a larger one nothing is allocated beyond. It is stable when
+	// Return returns; cut short, it is to be done again before the mark means
+	// anything.
+	Return() error
+	// DropKept gives up what is kept, after a failure for want of space too.
+	DropKept() error
+}
+
+// Kept is a state that is kept.
+type Kept struct {
+	Mark history.Seq
+	Size uint64 // bytes
+	Meta []byte
 }
 
 // Meta is the part of a Store that holds the replica's own record, and ends it.
@@ -206,6 +239,7 @@ var (
 	ErrSuspended = errors.New("pool is suspended after failed writes")
 	ErrIO        = errors.New("input/output error")
 	ErrClosed    = errors.New("store is closed")
+	ErrNotKept   = errors.New("no earlier state is kept")
 )
 
 // CorruptError is what Apply returns when it meets a rotten block. The store

@@ -17,6 +17,7 @@ const (
 	down        peerState = iota // not connected
 	connected                    // connected, not yet spoken to in this epoch
 	greeting                     // Hello sent
+	returning                    // goes back to what it had kept
 	heard                        // has promised; st is what it said
 	joining                      // receives what it missed, up to Begin
 	synced                       // has all, counts
@@ -25,7 +26,7 @@ const (
 	failed                       // said why it cannot
 )
 
-var peerStateNames = [...]string{"down", "connected", "greeting", "heard", "joining", "synced", "rebuilding", "backfilling", "failed"}
+var peerStateNames = [...]string{"down", "connected", "greeting", "returning", "heard", "joining", "synced", "rebuilding", "backfilling", "failed"}
 
 func (s peerState) String() string { return peerStateNames[s] }
 
@@ -41,6 +42,7 @@ type peer struct {
 	sent  history.Seq
 	acked history.Seq
 	begin uint64 // ID of the Begin in flight
+	back  uint64 // ID of the Return in flight
 
 	heardAt Time // last message of any kind
 	pingID  uint64
@@ -174,7 +176,7 @@ func (c *Core) tickPeer(p *peer) {
 		c.reset(p, fmt.Sprintf("it was silent for %d ms", (c.now-p.heardAt)/1e6))
 		return
 	}
-	if p.state >= heard && p.state != failed && (p.pingAt == 0 || c.now-p.pingAt >= t.Ping) && p.pingID == 0 {
+	if p.state >= returning && p.state != failed && (p.pingAt == 0 || c.now-p.pingAt >= t.Ping) && p.pingID == 0 {
 		p.pingID, p.pingAt = c.id(), c.now
 		c.send(p, replication.Message{Type: replication.Ping, ID: p.pingID})
 	}
@@ -247,7 +249,7 @@ func (c *Core) onState(p *peer, m replication.Message) {
 	switch {
 	case replication.Membership(m.Kind) == replication.Failed:
 		c.fail(p, m.Code, m.Text)
-	case p.state == greeting:
+	case p.state == greeting || p.state == returning:
 		p.state = heard
 		if p.blank() && !c.rec.Initialized {
 			c.format(p)
@@ -298,6 +300,12 @@ func (c *Core) onDone(p *peer, m replication.Message) {
 		}
 		c.tryCommit()
 		c.trim()
+	case p.state == returning && m.ID == p.back:
+		if m.Code != replication.OK {
+			c.fail(p, m.Code, "it cannot go back to what it had kept: "+m.Text)
+			return
+		}
+		c.sendBack(p)
 	case c.flushes.done(p, m):
 		if m.Code != replication.OK {
 			c.fail(p, m.Code, "it could not flush: "+m.Text)

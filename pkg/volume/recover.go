@@ -28,9 +28,19 @@ func (c *Core) member(p *peer) bool {
 	return m == replication.Member || (m == replication.Fresh && (!c.rec.Initialized || mutant.On(mutant.EmptyCounts)))
 }
 
+// kept reports whether the peer, which is being rebuilt, has kept the prefix
+// that it gave up for that. It has acknowledged nothing since.
+func (p *peer) kept() bool {
+	return p.membership() == replication.Rebuilding && p.st.Flags&replication.FlagKept != 0
+}
+
+// holds reports whether a prefix of the history is there, as what the peer
+// holds or as what it has kept.
+func (c *Core) holds(p *peer) bool { return c.member(p) || p.kept() }
+
 // counts reports whether the peer surely still holds all it acknowledged.
 func (c *Core) counts(p *peer) bool {
-	return c.member(p) && (p.st.Flags&replication.FlagSuspect == 0 || mutant.On(mutant.SuspectCounts))
+	return c.holds(p) && (p.st.Flags&replication.FlagSuspect == 0 || mutant.On(mutant.SuspectCounts))
 }
 
 // of turns a predicate of peers into one of voters.
@@ -55,10 +65,14 @@ func (c *Core) choose() {
 			c.chooseAt = 0
 			return
 		}
-		eligible, grace = c.member, c.cfg.Timing.UncleanGrace
+		eligible, grace = c.holds, c.cfg.Timing.UncleanGrace
 		unclean = "too many replicas lost their memory or their data at once; the volume was reopened from the best copy: " +
 			"writes that were acknowledged and not flushed may be missing. What had the volume open gets I/O errors; " +
 			"restart the pods that use it, and have the applications check their data"
+	}
+	best := c.best(eligible)
+	if best.kept() {
+		grace = c.cfg.Timing.UncleanGrace // a return costs what was rebuilt
 	}
 	if c.every(func(p *peer) bool { return !unheard(p) }) {
 		grace = 0
@@ -70,9 +84,19 @@ func (c *Core) choose() {
 	case c.now < c.chooseAt:
 	case unclean != "" && c.rec.Lost != c.rec.Epoch && !mutant.On(mutant.SessionKept):
 		c.endSessions()
+	case best.kept() && !mutant.On(mutant.KeepUnreturned):
+		c.chooseAt = 0
+		c.sendBack(best)
 	default:
-		c.chosen(c.best(eligible), unclean)
+		c.chosen(best, unclean)
 	}
+}
+
+// sendBack has a replica be what it kept when its rebuild began. It is heard
+// anew then; recovery goes on with others meanwhile, should they turn up.
+func (c *Core) sendBack(p *peer) {
+	p.state, p.back = returning, c.id()
+	c.send(p, replication.Message{Type: replication.Return, ID: p.back})
 }
 
 // recoverable reports whether the voters heard that surely hold all they
@@ -84,14 +108,14 @@ func (c *Core) recoverable() bool {
 	return c.sys.Recover(c.of(c.counts))
 }
 
-// lastResort reports whether the members heard are enough to reopen from
+// lastResort reports whether the prefixes heard of are enough to reopen from
 // although memory was lost: they include all that was flushed, or nobody else
 // is left to ask.
 func (c *Core) lastResort() bool {
-	if c.sys.Recover(c.of(c.member)) {
+	if c.sys.Recover(c.of(c.holds)) {
 		return true
 	}
-	return c.every(func(p *peer) bool { return !unheard(p) && !p.comesBack() }) && slices.ContainsFunc(c.voters, c.member)
+	return c.every(func(p *peer) bool { return !unheard(p) && !p.comesBack() }) && slices.ContainsFunc(c.voters, c.holds)
 }
 
 // comesBack reports whether a replica has failed for a while only: what it holds
@@ -103,7 +127,7 @@ func (p *peer) comesBack() bool {
 func (c *Core) best(eligible func(*peer) bool) *peer {
 	var best *peer
 	for _, p := range c.voters {
-		if eligible(p) && (best == nil || position(best).Less(position(p))) {
+		if eligible(p) && (best == nil || position(best).Less(position(p)) || best.kept() && !position(p).Less(position(best))) {
 			best = p
 		}
 	}
@@ -111,6 +135,9 @@ func (c *Core) best(eligible func(*peer) bool) *peer {
 }
 
 func position(p *peer) history.Position {
+	if p.kept() {
+		return history.Position{Epoch: p.st.Epoch, Seq: p.st.Base}
+	}
 	if mutant.On(mutant.LongestSeq) {
 		return history.Position{Seq: p.st.Seq}
 	}

@@ -118,13 +118,15 @@ func (c *Core) waitingFor() string {
 	var missing []string
 	for _, p := range c.voters {
 		switch {
+		case p.state == returning:
+			missing = append(missing, fmt.Sprintf("%s (goes back to what it had before its rebuild)", p.id))
 		case p.state < heard:
 			missing = append(missing, fmt.Sprintf("%s (not connected)", p.id))
 		case p.state == failed:
 			missing = append(missing, fmt.Sprintf("%s (%v)", p.id, p.reason))
 		case p.state == heard && p.st.Flags&replication.FlagSuspect != 0:
 			missing = append(missing, fmt.Sprintf("%s (lost its memory)", p.id))
-		case p.state == heard && !c.member(p):
+		case p.state == heard && !c.holds(p):
 			missing = append(missing, fmt.Sprintf("%s (%v)", p.id, p.membership()))
 		}
 	}

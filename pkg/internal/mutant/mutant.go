@@ -98,6 +98,14 @@ const (
 	FrozenAnywhere // replicas freeze what they are to be compared by at different places of the history
 	FrozenLost     // what a replica lost is compared as if it were content
 	VerifyBlind    // digests that differ are not looked into
+	// What a replica keeps while it is rebuilt (pkg/replica, keep.go; pkg/volume, recover.go).
+	KeepForgotten    // it keeps nothing
+	KeepForEver      // what it kept once stays, whatever it acknowledges later
+	KeepUnreturned   // what is half rebuilt is taken for what was kept
+	ReturnHalf       // it is what it was before all of it is back
+	ReturnUnpromised // it forgets what it promised since
+	ReturnSized      // it keeps the size that it was rebuilt to
+	ReturnHistory    // it takes the history it was rebuilt to for that of what it kept
 
 	// Resizing (pkg/volume, resize.go; pkg/replica).
 	SizeEarly      // the new size is served before it is acknowledged

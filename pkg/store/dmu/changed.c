@@ -219,9 +219,7 @@ cask_snap_changed(cask_vol *v, cask_snap *s, uint64_t since, uint64_t txg,
 	if (m == NULL)
 		return (ENOMEM);
 	collect_init(&c, v, since, txg);
-	int e = dmu_read(s->os, MARK_OBJ, 0, sizeof (*m), m, 0);
-	if (e == 0 && (m->magic != MARK_MAGIC || m->ghost_slots > GHOST_SLOTS))
-		e = CASK_FORMAT;
+	int e = mark_read(s->os, m);
 	if (e == 0) {
 		c.nghosts = ghost_copy_of(m, c.since, c.ghosts);
 		e = read_regions(&c, s->os);

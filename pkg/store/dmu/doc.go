@@ -21,7 +21,9 @@
 //	object 5  regions     an array of TXGs: in which one each region was last zeroed, even in part
 //
 // Snapshots of <pool>/vol that have the user property cask:seq are the volume's:
-// the Seq that took it; cask:size, bytes; cask:drop, the Seq that drops it.
+// the Seq that took it; cask:size, bytes; cask:drop, the Seq that drops it. But
+// cask_kept is a state that is kept, its cask:seq one beyond the mark, and
+// cask_kept_<name> a snapshot of that which was dropped since.
 //
 // ZFS checksums every block; the records have no checksum of their own. The
 // versions are frozen: a higher one is refused with store.ErrFormat.

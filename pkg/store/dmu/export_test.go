@@ -43,6 +43,21 @@ func (s *Store) Half(p CrashPoint, o store.Op) error {
 	return s.failedCall("move the mark of", s.moveMark(o.Seq))
 }
 
+// HalfReturn does the first n steps of Return, HalfDrop the first of DropKept.
+func (s *Store) HalfReturn(n int) error {
+	for _, step := range s.returning()[:n] {
+		if err := s.failedCall("return", step()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) HalfDrop() error {
+	s.closeKept()
+	return s.failedCall("drop", s.destroy(keptName))
+}
+
 // ChangedAtMost is Changed with a lower bound on the extents.
 func (s *Store) ChangedAtMost(since history.Seq, limit int) ([]block.Extent, error) {
 	return s.changed(since, limit)

@@ -125,6 +125,34 @@ size_set(cask_vol *v, uint64_t size, dmu_tx_t *tx)
 	mutex_exit(&v->mark_lock);
 }
 
+/*
+ * Become what was, the content being the same again: what was written for that
+ * was born later than any checkpoint, and each claim of was holds.
+ */
+void
+mark_return(cask_vol *v, const mark_t *was, dmu_tx_t *tx)
+{
+	mutex_enter(&v->mark_lock);
+	mark_t *m = mark_dirty(v, tx);
+	*m = *was;
+	m->txg = dmu_tx_get_txg(tx);
+	m->tainted = 1;
+	m->free_len = 0;
+	mutex_exit(&v->mark_lock);
+}
+
+/* The mark record of os. */
+int
+mark_read(objset_t *os, mark_t *m)
+{
+	int e = dmu_read(os, MARK_OBJ, 0, sizeof (*m), m, 0);
+
+	if (e == 0 && (m->magic != MARK_MAGIC || m->version != FORMAT_VERSION ||
+	    m->slots > RING_SLOTS || m->ghost_slots > GHOST_SLOTS))
+		e = CASK_FORMAT;
+	return (e);
+}
+
 /* The TXG after which everything was born that changed after since. */
 uint64_t
 mark_txg(cask_vol *v, uint64_t since)

@@ -260,6 +260,7 @@ func openVolume(o Options, c cStrings, lock *os.File) (*Store, error) {
 		err = s.loadSnapshots()
 	}
 	if err != nil {
+		s.closeKept()
 		return nil, errors.Join(err, failed("close", o.Path, C.cask_close(vol)))
 	}
 	s.watch()

@@ -107,6 +107,12 @@ int cask_snap_open(cask_vol *v, const char *name, cask_snap **out);
 void cask_snap_close(cask_snap *s);
 uint64_t cask_snap_size(cask_snap *s);
 int cask_snap_read(cask_snap *s, uint64_t off, uint64_t len, void *buf);
+int cask_snap_rename(cask_vol *v, const char *name, const char *to);
+/* the metadata record as it was then; as cask_get_meta */
+int cask_snap_meta(cask_snap *s, void *buf, uint64_t max, uint64_t *len);
+/* the mark, the size, and what is known of changes, become those of s: stable
+ * on return */
+int cask_snap_return(cask_vol *v, cask_snap *s);
 /* as cask_changed */
 int cask_snap_changed(cask_vol *v, cask_snap *s, uint64_t since, uint64_t txg,
     uint64_t *pairs, uint64_t max, uint64_t *n);

@@ -122,6 +122,39 @@ cask_snap_destroy(cask_vol *v, const char *name)
 }
 
 int
+cask_snap_rename(cask_vol *v, const char *name, const char *to)
+{
+	if (spa_suspended(v->spa))
+		return (CASK_SUSPENDED);
+	return (dsl_dataset_rename_snapshot(v->name, name, to, B_FALSE));
+}
+
+int
+cask_snap_return(cask_vol *v, cask_snap *s)
+{
+	mark_t *m = malloc(sizeof (*m));
+
+	if (m == NULL)
+		return (ENOMEM);
+	int e = mark_read(s->os, m);
+	if (e == 0) {
+		dmu_tx_t *tx = dmu_tx_create(v->os);
+		dmu_tx_hold_write_by_dnode(tx, v->mark_dn, 0, MARK_BYTES);
+		size_hold(v, s->size, tx);
+		e = tx_assign(v, tx, 1);
+		if (e == 0) {
+			uint64_t txg = dmu_tx_get_txg(tx);
+			mark_return(v, m, tx);
+			size_set(v, s->size, tx);
+			dmu_tx_commit(tx);
+			e = wait_stable(v, txg);
+		}
+	}
+	free(m);
+	return (e);
+}
+
+int
 cask_snap_open(cask_vol *v, const char *name, cask_snap **out)
 {
 	cask_snap *s = calloc(1, sizeof (*s));

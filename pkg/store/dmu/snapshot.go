@@ -66,6 +66,10 @@ func (s *Store) loadSnapshots() error {
 			drop:         history.Seq(w[2]), txg: uint64(w[3]),
 		})
 	}
+	list, err := s.loadKept(list)
+	if err != nil {
+		return err
+	}
 	slices.SortFunc(list, func(a, b snapshot) int { return cmp.Compare(a.Seq, b.Seq) })
 	for _, x := range list {
 		keep, e := s.settle(x)
@@ -85,7 +89,7 @@ func (s *Store) loadSnapshots() error {
 func (s *Store) settle(x snapshot) (bool, C.int) {
 	switch {
 	case x.Seq > s.mark, x.drop != 0 && x.drop <= s.mark:
-		return false, unlessSuspended(named(x.Name, func(n *C.char) C.int { return C.cask_snap_destroy(s.vol, n) }))
+		return false, unlessSuspended(func() C.int { return s.end(x) })
 	case x.drop != 0:
 		return true, unlessSuspended(named(x.Name, func(n *C.char) C.int { return C.cask_snap_doom(s.vol, n, 0) }))
 	}
@@ -129,16 +133,18 @@ func (s *Store) doom(x snapshot, seq history.Seq) C.int {
 
 // noteTaken adds the snapshot just taken to the list.
 func (s *Store) noteTaken(o *store.Op) C.int {
+	x, e := s.described(o)
+	if e == 0 {
+		s.snaps.add(x)
+	}
+	return e
+}
+
+// described is the snapshot that o has just taken.
+func (s *Store) described(o *store.Op) (snapshot, C.int) {
 	var w [C.CASK_SNAP_WORDS]C.uint64_t
 	e := s.guarded(named(o.Name, func(n *C.char) C.int { return C.cask_snap_describe(s.vol, n, &w[0]) }))
-	if e != 0 {
-		return e
-	}
-	s.snaps.mu.Lock()
-	defer s.snaps.mu.Unlock()
-	s.snaps.list = append(s.snaps.list, snapshot{
-		SnapshotInfo: store.SnapshotInfo{Name: o.Name, Seq: o.Seq, Size: uint64(w[1])}, txg: uint64(w[3])})
-	return 0
+	return snapshot{SnapshotInfo: store.SnapshotInfo{Name: o.Name, Seq: history.Seq(w[0]), Size: uint64(w[1])}, txg: uint64(w[3])}, e
 }
 
 // moveMark changes nothing but the mark.
@@ -164,7 +170,20 @@ func (s *Store) dropSnapshot(o *store.Op) C.int {
 	if !ok {
 		return 0
 	}
-	return s.guarded(named(x.Name, func(n *C.char) C.int { return C.cask_snap_destroy(s.vol, n) }))
+	return s.guarded(func() C.int { return s.end(x) })
+}
+
+// end takes a snapshot that is on no list any more off the disk, or puts it
+// aside: what is kept has it.
+func (s *Store) end(x snapshot) C.int {
+	if s.keep.has(x) {
+		return s.putAside(x)
+	}
+	return s.destroy(x.Name)
+}
+
+func (s *Store) destroy(name string) C.int {
+	return named(name, func(n *C.char) C.int { return C.cask_snap_destroy(s.vol, n) })()
 }
 
 // dropAfter drops every snapshot after base.
@@ -209,6 +228,17 @@ func (s *Store) forget(seq history.Seq) (snapshot, bool) {
 // mu is held.
 func (n *snapshots) find(seq history.Seq) int {
 	return slices.IndexFunc(n.list, func(x snapshot) bool { return x.Seq == seq })
+}
+
+// add lists x in its place. mu is not held.
+func (n *snapshots) add(x snapshot) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	i := slices.IndexFunc(n.list, func(o snapshot) bool { return o.Seq > x.Seq })
+	if i < 0 {
+		i = len(n.list)
+	}
+	n.list = slices.Insert(slices.Clone(n.list), i, x)
 }
 
 // txgOf is a TXG after which everything was born that changed after since. mu

@@ -12,6 +12,7 @@ import (
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
 	"github.com/cask-storage/cask/pkg/store/dmu"
+	"github.com/cask-storage/cask/pkg/store/storetest"
 )
 
 func snapshotOp(seq history.Seq, name string) store.Op {
@@ -107,5 +108,69 @@ func TestSnapshotSuspended(t *testing.T) {
 	dmu.SetFaults(dmu.FaultWrites)
 	if err := s.Apply([]store.Op{snapshotOp(2, "a")}); !errors.Is(err, store.ErrSuspended) {
 		t.Fatalf("snapshot on a failing extent: %v, want store.ErrSuspended", err)
+	}
+}
+
+// Wherever a crash cuts a return to the kept state short, it can be done again;
+// and what was kept is there until then, or is gone with all that it had.
+func TestKeepCutShort(t *testing.T) {
+	for _, steps := range []int{1, 2} {
+		o := extent(t, 64*mib)
+		s := create(t, o)
+		was := random(4096)
+		mustApply(t, s, writeOp(1, 0, was), snapshotOp(2, "a"), writeOp(3, 4096, was), snapshotOp(4, "b"), writeOp(6, 0, random(4096)), writeOp(7, 0, was))
+		must(t, s.Keep())
+		// Operation 5 of the other history drops a, 6 is snapshot b: both are
+		// below the mark that is kept.
+		mustApply(t, s, store.Op{Kind: store.Rebase, Seq: 3, Base: 3}, writeOp(4, 4096, random(4096)), dropOp(5, 2), snapshotOp(6, "b"), writeOp(0, 0, random(4096)))
+		storetest.GiveBack(t, s)
+		must(t, errors.Join(s.HalfReturn(steps), s.Close()))
+		s = open(t, o)
+		if k, ok := s.Kept(); !ok || k.Mark != 7 {
+			t.Fatalf("after %d steps kept: %v, %+v", steps, ok, k)
+		}
+		must(t, s.Return())
+		if got, want := seqs(s.Snapshots()), []history.Seq{2, 4}; !slices.Equal(got, want) || s.Info().Mark != 7 {
+			t.Errorf("cut short after %d steps: snapshots %v at mark %d, want %v at 7", steps, got, s.Info().Mark, want)
+		}
+		mustApply(t, s, writeOp(8, 0, random(4096)))
+		must(t, errors.Join(s.HalfDrop(), s.Close()))
+		s = open(t, o)
+		p := make([]byte, 4096)
+		if err := s.ReadSnapshot(4, p, 4096); err != nil || !bytes.Equal(p, was) {
+			t.Errorf("cut short after %d steps: snapshot b reads wrong: %v", steps, err)
+		}
+		if k, ok := s.Kept(); ok || len(s.Snapshots()) != 2 || s.Info().Mark != 8 {
+			t.Errorf("kept %+v after its drop, snapshots %v at mark %d", k, s.Snapshots(), s.Info().Mark)
+		}
+		must(t, s.Close())
+		if n := bytes.Count(zdb(t, o, "-d", o.Pool), []byte("@")); n != 2 {
+			t.Errorf("cut short after %d steps: %d snapshots on the disk, want 2", steps, n)
+		}
+	}
+}
+
+// A drop that is cut short leaves nothing that only the kept state had.
+func TestKeepDropCutShort(t *testing.T) {
+	o := extent(t, 64*mib)
+	s := create(t, o)
+	mustApply(t, s, writeOp(1, 0, random(4096)), snapshotOp(2, "a"))
+	must(t, s.Keep())
+	mustApply(t, s, dropOp(3, 2))
+	must(t, errors.Join(s.HalfDrop(), s.Close()))
+	s = open(t, o)
+	if _, ok := s.Kept(); ok || len(s.Snapshots()) != 0 {
+		t.Errorf("kept %v, snapshots %v", ok, s.Snapshots())
+	}
+	must(t, s.Close())
+	if out := zdb(t, o, "-d", o.Pool); bytes.Contains(out, []byte("@")) {
+		t.Errorf("a snapshot is left: %s", out)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

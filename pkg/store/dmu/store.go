@@ -75,6 +75,7 @@ type Store struct {
 	size   uint64 // bytes
 
 	snaps snapshots
+	keep  keeping
 }
 
 func newStore(o Options, vol *C.cask_vol, lock *os.File) *Store {
@@ -516,6 +517,7 @@ func (s *Store) Close() error {
 	if end := s.closeFrozen(); e == 0 {
 		e = end
 	}
+	s.closeKept()
 	if end := C.cask_close(s.vol); e == 0 {
 		e = end
 	}

@@ -53,6 +53,24 @@ func (*Store) ReadSnapshot(history.Seq, []byte, uint64) error { return ErrUnsupp
 // ChangedIn implements store.Past.
 func (*Store) ChangedIn(store.Span) ([]block.Extent, error) { return nil, ErrUnsupported }
 
+// Keep implements store.Keeper.
+func (*Store) Keep() error { return ErrUnsupported }
+
+// Kept implements store.Keeper.
+func (*Store) Kept() (store.Kept, bool) { return store.Kept{}, false }
+
+// ReadKept implements store.Keeper.
+func (*Store) ReadKept([]byte, uint64) error { return ErrUnsupported }
+
+// ChangedSinceKeep implements store.Keeper.
+func (*Store) ChangedSinceKeep() ([]block.Extent, error) { return nil, ErrUnsupported }
+
+// Return implements store.Keeper.
+func (*Store) Return() error { return ErrUnsupported }
+
+// DropKept implements store.Keeper.
+func (*Store) DropKept() error { return ErrUnsupported }
+
 // Meta implements store.Meta.
 func (*Store) Meta() []byte { return nil }
 

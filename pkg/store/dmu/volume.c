@@ -193,11 +193,11 @@ cask_set_meta(cask_vol *v, const void *buf, uint64_t len)
 	return (wait_stable(v, txg));
 }
 
-int
-cask_get_meta(cask_vol *v, void *buf, uint64_t max, uint64_t *len)
+static int
+get_meta(objset_t *os, void *buf, uint64_t max, uint64_t *len)
 {
 	meta_t header;
-	int e = dmu_read(v->os, META_OBJ, 0, sizeof (header), &header, 0);
+	int e = dmu_read(os, META_OBJ, 0, sizeof (header), &header, 0);
 
 	if (e != 0)
 		return (e);
@@ -207,5 +207,17 @@ cask_get_meta(cask_vol *v, void *buf, uint64_t max, uint64_t *len)
 	    header.len > max)
 		return (CASK_FORMAT);
 	*len = header.len;
-	return (dmu_read(v->os, META_OBJ, META_HEADER, header.len, buf, 0));
+	return (dmu_read(os, META_OBJ, META_HEADER, header.len, buf, 0));
+}
+
+int
+cask_get_meta(cask_vol *v, void *buf, uint64_t max, uint64_t *len)
+{
+	return (get_meta(v->os, buf, max, len));
+}
+
+int
+cask_snap_meta(cask_snap *s, void *buf, uint64_t max, uint64_t *len)
+{
+	return (get_meta(s->os, buf, max, len));
 }

@@ -140,6 +140,8 @@ void mark_advance(cask_vol *v, uint64_t seq, uint64_t free_off,
 void mark_rebase(cask_vol *v, uint64_t seq, uint64_t base, dmu_tx_t *tx);
 void size_hold(cask_vol *v, uint64_t size, dmu_tx_t *tx);
 void size_set(cask_vol *v, uint64_t size, dmu_tx_t *tx);
+void mark_return(cask_vol *v, const mark_t *was, dmu_tx_t *tx);
+int mark_read(objset_t *os, mark_t *m);
 uint64_t mark_txg(cask_vol *v, uint64_t since);
 
 /* ghost.c */

@@ -12,11 +12,12 @@ const (
 	Flush
 	SetMeta
 	Changed
+	Keep
 	calls
 )
 
 func (c Call) String() string {
-	return [...]string{"apply", "read", "flush", "set meta", "changed"}[c]
+	return [...]string{"apply", "read", "flush", "set meta", "changed", "keep"}[c]
 }
 
 // fault fails one future call.

@@ -51,6 +51,7 @@ type Store struct {
 	closed bool
 	failed error // of an Apply: everything that changes is refused after it
 	st     state
+	kept   *state // see keep.go; nil: nothing
 	undo   []undo // of what is not stable yet, oldest first
 	faults [calls]fault
 }
@@ -101,15 +102,20 @@ func (s *Store) Clone() *Store {
 	return &Store{
 		opt:  s.opt,
 		undo: slices.Clone(s.undo),
-		st: state{
-			size:    s.st.size,
-			mark:    s.st.mark,
-			blocks:  maps.Clone(s.st.blocks),
-			changed: maps.Clone(s.st.changed),
-			rotten:  maps.Clone(s.st.rotten),
-			meta:    slices.Clone(s.st.meta),
-			snaps:   slices.Clone(s.st.snaps),
-		},
+		kept: s.kept,
+		st:   s.st.clone(),
+	}
+}
+
+func (st *state) clone() state {
+	return state{
+		size:    st.size,
+		mark:    st.mark,
+		blocks:  maps.Clone(st.blocks),
+		changed: maps.Clone(st.changed),
+		rotten:  maps.Clone(st.rotten),
+		meta:    slices.Clone(st.meta),
+		snaps:   slices.Clone(st.snaps),
 	}
 }
 
@@ -281,7 +287,7 @@ func (s *Store) ReadAt(p []byte, off uint64) error {
 	if err := s.faults[Read].hit(); err != nil {
 		return err
 	}
-	if n, rotten := s.rottenInLocked(uint64(len(p)), off); rotten {
+	if n, rotten := s.opt.rottenIn(&s.st, uint64(len(p)), off); rotten {
 		return fmt.Errorf("read of block %d: %w", n, store.ErrCorrupt)
 	}
 	s.readBlocks(s.st.blocks, p, off)

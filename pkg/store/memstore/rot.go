@@ -54,12 +54,12 @@ func (st *state) setRotten(n uint64, rotten bool) {
 	}
 }
 
-// rottenInLocked is a rotten block of the length bytes at off, if there is one.
+// rottenIn is a rotten block of the length bytes at off, if there is one.
 // Snapshots do not rot.
-func (s *Store) rottenInLocked(length, off uint64) (n uint64, rotten bool) {
-	bs := uint64(s.opt.BlockSize)
+func (o Options) rottenIn(st *state, length, off uint64) (n uint64, rotten bool) {
+	bs := uint64(o.BlockSize)
 	for n = off / bs; n*bs < off+length; n++ {
-		if s.st.rotten[n] {
+		if st.rotten[n] {
 			return n, true
 		}
 	}

@@ -163,6 +163,13 @@ func rebase(seq, base history.Seq) store.Op {
 	return store.Op{Kind: store.Rebase, Seq: seq, Base: base}
 }
 
+// rebaseTo is a rebase of a store that becomes one of size bytes.
+func rebaseTo(seq, base history.Seq, size uint64) store.Op {
+	o := rebase(seq, base)
+	o.Extent.Len = size
+	return o
+}
+
 // resize adds n bytes to a store of from bytes.
 func resize(seq history.Seq, from, n uint64) store.Op {
 	return store.Op{Kind: store.Resize, Seq: seq, Extent: block.Extent{Off: from, Len: n}}

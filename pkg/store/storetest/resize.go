@@ -64,20 +64,15 @@ func testResize(t *testing.T, f Factory) {
 // place that it goes to, and what it unmapped does not come back.
 func testResizeRebase(t *testing.T, f Factory) {
 	s := f.Create(t)
-	to := func(size uint64) store.Op {
-		o := rebase(20, 1)
-		o.Extent.Len = size
-		return o
-	}
 	apply(t, s, write(1, 0, 4096, 1), resize(2, Size, 2*mib), write(3, Size+mib, 4096, 3))
-	apply(t, s, unmap(0, Size, 2*mib), to(Size))
+	apply(t, s, unmap(0, Size, 2*mib), rebaseTo(20, 1, Size))
 	for range 2 {
 		wantSize(t, s, Size)
 		wantMark(t, s, 20)
 		changed(t, s, 0) // checks that it is within the size
 		s = f.Reopen(t, s)
 	}
-	apply(t, s, to(Size+4*mib))
+	apply(t, s, rebaseTo(20, 1, Size+4*mib))
 	s = f.Reopen(t, s)
 	defer closeStore(t, s)
 	wantSize(t, s, Size+4*mib)

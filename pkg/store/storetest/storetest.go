@@ -73,6 +73,8 @@ func Run(t *testing.T, f Factory) {
 		{"Resize", testResize},
 		{"ResizeRebase", testResizeRebase},
 		{"ResizeRandom", testResizeRandom},
+		{"Keep", testKeep},
+		{"KeepNothing", testKeepNothing},
 		{"RotIsSeen", testRotIsSeen},
 		{"RotAndPartialChanges", testRotPartial},
 	} {

@@ -75,6 +75,7 @@ func (w *world) result() Result {
 		res.Rebuilds += n.rebuilds
 		res.Resumed += n.resumed
 		res.Pulled += n.pulled
+		res.Returns += n.returns
 	}
 	for _, t := range w.targets {
 		for _, r := range t.core.Status().Replicas {

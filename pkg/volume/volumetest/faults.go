@@ -244,7 +244,7 @@ func (w *world) fewLostOf(n *node, r volume.Record) bool {
 	return !sys.Write(func(id quorum.ReplicaID) bool {
 		for _, m := range w.replicas {
 			if m.id == id {
-				return m == n || m.wiped || m.failing || m.full || (m.lost && !w.opt.PowerCuts)
+				return m == n || m.wiped || m.failing || m.full || m.unkept || (m.lost && !w.opt.PowerCuts)
 			}
 		}
 		return false
@@ -371,11 +371,6 @@ func (w *world) replaceDisk() {
 		}
 		if m.damaged() {
 			return // n may be the only copy of what m cannot read
-		}
-	}
-	for _, m := range w.replicas {
-		if m != n && m.rebuilding() {
-			return // see DESIGN.md: it has given up its prefix, and n may be its source
 		}
 	}
 	if w.fewLost(n) {

@@ -91,7 +91,17 @@ var mutants = []struct {
 	{mutant.SizeKept, "SizeKept", "8 a replica never counts before it is complete", []uint64{0}, []string{"resize", "crash", "outgrow", "disk"}},
 	{mutant.ResizeRoomless, "ResizeRoomless", "1 every replica has room first", []uint64{0}, []string{"resize", "full"}},
 	{mutant.TurnKept, "TurnKept", "8 rebuilds do not storm", nil, nil},
+	{mutant.KeepForgotten, "KeepForgotten", "10 nothing is lost while fewer than W voters fail", []uint64{0, 3}, bereft},
+	{mutant.KeepForEver, "KeepForEver", "10 nothing is lost while fewer than W voters fail", []uint64{0, 3}, bereft},
+	{mutant.KeepUnreturned, "KeepUnreturned", "8 a replica never counts before it is complete", []uint64{3}, bereft},
+	{mutant.ReturnHalf, "ReturnHalf", "8 a replica never counts before it is complete", []uint64{3}, bereft},
+	{mutant.ReturnUnpromised, "ReturnUnpromised", "2 the promise is persistent", []uint64{3}, bereft},
+	{mutant.ReturnSized, "ReturnSized", "8 a replica never counts before it is complete", []uint64{3}, append([]string{"resize"}, bereft...)},
+	{mutant.ReturnHistory, "ReturnHistory", "4 diverged tails are found", []uint64{3}, bereft},
 }
+
+// bereft are faults that take the source of a rebuild.
+var bereft = []string{"rebuild", "bereave", "minority", "split", "outgrow", "kill"}
 
 // uncaught are those that the simulator does not provoke yet: tried by number only.
 var uncaught = []mutant.ID{mutant.DenialTaken, mutant.TurnKept, mutant.ResumeInTwo, mutant.FetchAny, mutant.LeaseFromPong}

@@ -108,6 +108,10 @@ func (w *world) checkPrefix(n *node) {
 		return
 	}
 	d := n.core.Describe()
+	if d.Promised < n.promised {
+		w.fail(Protocol, "%s had promised epoch %d and says %d", n.id, n.promised, d.Promised)
+	}
+	n.promised = d.Promised
 	if replication.Membership(d.Kind) != replication.Member {
 		return
 	}

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"strings"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/replica"
 	"github.com/cask-storage/cask/pkg/replication"
@@ -24,18 +26,21 @@ type node struct {
 	store    *memstore.Store // nil until formatted
 	isolated bool
 	slow     bool
-	failing  bool   // its disk fails the next change,
-	full     bool   // or all of them
-	lost     bool   // lost memory, or its disk, and has not begun since
-	taken    bool   // down by the operator, for good: what starts again is another
-	wiped    bool   // lost its disk and has not begun since
-	atBegin  func() // called when its rebuild ends; may be nil
+	failing  bool          // its disk fails the next change,
+	full     bool          // or all of them
+	lost     bool          // lost memory, or its disk, and has not begun since
+	taken    bool          // down by the operator, for good: what starts again is another
+	wiped    bool          // lost its disk and has not begun since
+	promised history.Epoch // when last looked at
+	unkept   bool          // had no space to keep what it had before its rebuild
+	atBegin  func()        // called when its rebuild ends; may be nil
 	shadow   shadow
 	crashes  int
 	room     uint64   // of its extent, for a volume of that many bytes
 	late     []func() // answers of other replicas that come at the worst moment
 	turns    int      // to be rebuilt, held by this process
 	rebuilds int
+	returns  int // steps back to what it had kept
 	pulled   int // chunks fetched from another
 	resumed  int // of them, that went on where an earlier one was
 }
@@ -187,13 +192,22 @@ func (n *node) crash() {
 // wipe replaces the disk by an empty one.
 func (n *node) wipe() {
 	n.crash()
-	n.store, n.room, n.shadow, n.lost, n.wiped = nil, 0, shadow{}, true, true
+	n.store, n.room, n.shadow, n.promised, n.lost, n.wiped = nil, 0, shadow{}, 0, true, true
 	n.w.trace("%s has an empty disk", n.id)
 }
 
 // rebuilding reports whether the replica has given up its prefix.
 func (n *node) rebuilding() bool {
 	return replication.Membership(n.core.Describe().Kind) == replication.Rebuilding
+}
+
+// gaveUp reports whether it has dropped what it had kept.
+func (n *node) gaveUp() bool {
+	if n.store == nil {
+		return false
+	}
+	_, has := n.store.Kept()
+	return !has && strings.Contains(string(n.store.Meta()), `"kept":true`)
 }
 
 // stop ends the process in good order.
@@ -236,6 +250,9 @@ func (n *node) handle(k *conn, m replication.Message) {
 		w.ambushChanged(n)
 	case replication.Copied:
 		w.ambushCopied(n, k)
+	case replication.Return:
+		n.returns++
+		w.ambushReturn(n, k)
 	case replication.Begin:
 		for _, f := range n.late {
 			f()
@@ -244,7 +261,7 @@ func (n *node) handle(k *conn, m replication.Message) {
 	}
 	ok := n.core.Handle(k.replyConn(), []replication.Message{m}, func(r replication.Message) { w.send(k, &k.toTgt, r) })
 	if m.Type == replication.Begin && ok {
-		n.lost, n.wiped = false, false
+		n.lost, n.wiped, n.unkept = false, false, false
 	}
 	if !ok {
 		w.nodeHangsUp(k)
@@ -262,6 +279,7 @@ func (n *node) ended() {
 	case err == nil:
 	case n.failing:
 		w.trace("%s failed: %v", n.id, err)
+		n.unkept = n.unkept || n.gaveUp()
 		n.crash()
 		w.after(w.between(0, 3000*ms), n.start)
 	default:

@@ -31,6 +31,8 @@ func (w *world) ambushRebuild(n *node, k *conn) {
 			w.calm = w.now + 500*ms
 		}
 		w.after(w.between(0, 1000*ms), func() { w.hangUpLate(k) })
+	case w.favours("bereave", 0.2):
+		w.bereave(n, k.t)
 	case w.chance(0.5):
 		w.starveRebuild(n, k.t)
 	default:
@@ -71,6 +73,45 @@ func (w *world) starveRebuild(n *node, t *target) {
 	}
 	n.atBegin = strike
 	w.after(1500*ms, strike)
+}
+
+// bereave: the source loses its disk some time after the rebuild of n began, which
+// goes on without.
+func (w *world) bereave(n *node, t *target) {
+	ready := w.inSync(t)
+	n.slow = w.chance(0.3)
+	w.after(w.between(0, 200*ms), func() {
+		if w.healing || len(ready) == 0 || !n.rebuilding() || slices.ContainsFunc(w.replicas, (*node).damaged) || !w.fewLost(ready[0]) {
+			return
+		}
+		ready[0].wipe()
+		w.after(w.between(0, 2000*ms), ready[0].start)
+		if w.chance(0.5) {
+			t.kill()
+			w.another()
+		}
+	})
+}
+
+// ambushReturn is called when n goes back to what it had kept: it is killed, or
+// the target is, and it may be rebuilt before it is back.
+func (w *world) ambushReturn(n *node, k *conn) {
+	if w.healing || w.chance(0.6) {
+		return
+	}
+	w.after(w.between(0, 8*ms), func() {
+		switch {
+		case w.healing:
+		case w.chance(0.4):
+			w.hangUp(k)
+		case w.chance(0.5):
+			n.stop()
+			w.after(w.between(0, 1000*ms), n.start)
+		default:
+			k.t.kill()
+			w.another()
+		}
+	})
 }
 
 // orphanRebuild: the target dies with another replica while the third is away.

@@ -156,11 +156,11 @@ type flushed struct {
 
 // Result is what a run was like.
 type Result struct {
-	Ops, Targets, Crashes, Rebuilds, Resumed, Pulled, Events int
-	SessionsOver                                             int // because acknowledged writes may have been lost
-	Verified                                                 int // comparisons of replicas that came to an end
-	Rotted, Healed                                           int // records that could not be read, and what was repaired
-	Unjudged                                                 int // blocks whose history had too many explanations to try
+	Ops, Targets, Crashes, Rebuilds, Resumed, Pulled, Returns, Events int
+	SessionsOver                                                      int // because acknowledged writes may have been lost
+	Verified                                                          int // comparisons of replicas that came to an end
+	Rotted, Healed                                                    int // records that could not be read, and what was repaired
+	Unjudged                                                          int // blocks whose history had too many explanations to try
 }
 
 // Add sums results.
@@ -171,6 +171,7 @@ func (r *Result) Add(o Result) {
 	r.Rebuilds += o.Rebuilds
 	r.Resumed += o.Resumed
 	r.Pulled += o.Pulled
+	r.Returns += o.Returns
 	r.Events += o.Events
 	r.Verified += o.Verified
 	r.Rotted += o.Rotted

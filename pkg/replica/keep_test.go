@@ -83,6 +83,52 @@ func TestReturn(t *testing.T) {
 	r.wantPrefix(5)
 }
 
+// The size is that of what was kept, whether the rebuild made the volume larger
+// or smaller, and nothing is beyond it.
+func TestReturnOfSize(t *testing.T) {
+	for _, grown := range []uint64{0, 8 * 4096} {
+		d := &disk{}
+		r := member(t, d, 5)
+		was, m := uint64(size), apply(1, 6, 0)
+		m.Kind, m.Extent, m.Bufs = uint8(store.Resize), block.Extent{Off: was, Len: grown}, nil
+		r.must(1, replication.Applied, m)
+		m = apply(1, 7, 7)
+		m.Extent.Off = was + grown - 4096
+		r.must(1, replication.Applied, m)
+		r.must(1, replication.State, hello(4))
+		to := rebuildFrom2
+		to.Size = was + 4*4096
+		r.must(1, replication.Extents, to)
+		m.Type, m.Epoch, m.Extent.Off = replication.Copy, 4, to.Size-4096
+		r.must(1, replication.Done, m)
+		st := r.back(4)
+		if st.Seq != 7 || st.Size != was+grown {
+			t.Fatalf("it went back to %v, size %d, want %d", &st, st.Size, was+grown)
+		}
+		if r = newRig(t, d); r.store.Info().Size != was+grown {
+			t.Errorf("a restart makes the size %d, want %d", r.store.Info().Size, was+grown)
+		}
+		p := make([]byte, 4096)
+		for off := was - 4096; off < was+grown; off += 4096 {
+			want := byte(0)
+			if off == was+grown-4096 {
+				want = 7
+			}
+			if err := r.store.ReadAt(p, off); err != nil || p[0] != want {
+				t.Errorf("grown by %d, at %d it reads %d, want %d: %v", grown, off, p[0], want, err)
+			}
+		}
+		r.must(1, replication.State, hello(5))
+		r.must(1, replication.Done, replication.Message{Type: replication.Adopt, Epoch: 5, ID: 1, History: history.History{{Epoch: 1, First: 1}, {Epoch: 5, First: 8}}})
+		again := apply(5, 8, 0)
+		again.Kind, again.Extent, again.Bufs = uint8(store.Resize), block.Extent{Off: was + grown, Len: 8 * 4096}, nil
+		r.must(1, replication.Applied, again)
+		if err := r.store.ReadAt(p, to.Size-4096); grown == 0 && (err != nil || p[0] != 0) {
+			t.Errorf("larger again, it reads %d of what was beyond: %v", p[0], err)
+		}
+	}
+}
+
 // A return that is broken off by another rebuild leaves nothing of the first.
 func TestReturnBrokenOff(t *testing.T) {
 	for name, between := range map[string]func(*rig, *disk) *rig{

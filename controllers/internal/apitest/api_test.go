@@ -97,7 +97,7 @@ func changesRefused(t *testing.T, c client.Client) {
 		name, want string
 		edit       func(*v1alpha1.Volume)
 	}{
-		{"size", "resizing", func(v *v1alpha1.Volume) { v.Spec.Size = resource.MustParse("2Gi") }},
+		{"size", "can grow, not shrink", func(v *v1alpha1.Volume) { v.Spec.Size = resource.MustParse("1023Mi") }},
 		{"durability", "cannot change yet", func(v *v1alpha1.Volume) { v.Spec.Durability = "always" }},
 		{"voters with the replicas", "minVoters must not be more", func(v *v1alpha1.Volume) { v.Spec.Replicas, v.Spec.MinVoters = 1, ptr.To[int32](2) }},
 		{"frontend", "cannot change", func(v *v1alpha1.Volume) { v.Spec.Frontend = "iscsi" }},
@@ -109,6 +109,10 @@ func changesRefused(t *testing.T, c client.Client) {
 		})
 	}
 	v.Spec.Size = resource.MustParse("1024Mi") // the same number in other words
+	if err := c.Update(t.Context(), v); err != nil {
+		t.Errorf("what may stay: %v", err)
+	}
+	v.Spec.Size = resource.MustParse("2Gi")
 	v.Spec.Attachment = &v1alpha1.VolumeAttachment{Node: "n1", ID: "1"}
 	v.Spec.Replicas, v.Spec.Zones, v.Spec.MinVoters, v.Spec.ReplaceAfter = 5, "each", ptr.To[int32](2), &metav1.Duration{Duration: time.Minute}
 	if err := c.Update(t.Context(), v); err != nil {

@@ -156,8 +156,8 @@ func TestReturnBrokenOff(t *testing.T) {
 // memory before is said.
 func TestKeptUntilBegin(t *testing.T) {
 	d := &disk{}
-	r := givenUp(t, d)
-	r = newRig(t, d)
+	givenUp(t, d)
+	r := newRig(t, d)
 	r.must(1, replication.State, hello(6))
 	again := rebuildFrom2
 	again.Epoch, again.Base, again.History = 6, 1, history.History{{Epoch: 1, First: 1}, {Epoch: 6, First: 2}}

@@ -11,7 +11,8 @@
 //
 // A refusal, such as of a host that is not admitted (yet), is retried the same
 // way; State says what is going on. One refusal is final: ErrReplaced, after
-// which all requests fail with it.
+// which all requests fail with it. A Device that was never connected has lost
+// nothing: it connects to the one that has taken its target's place.
 //
 // # Concurrency
 //
@@ -24,6 +25,7 @@ package ride
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,9 +73,14 @@ type Config struct {
 	Tasks int
 	// NewWire makes the protocol's part of a Task.
 	NewWire func(*Task) any
-	// Connect makes a session; one after the other. An ErrReplaced is final
-	// once there was one before.
-	Connect func(ctx context.Context) (Session, Shape, error)
+	// Target is the name by which the other side serves the device.
+	Target string
+	// Connect makes a session with the target of this name; one after the
+	// other. ErrReplaced says that another has taken its place.
+	Connect func(ctx context.Context, target string) (Session, Shape, error)
+	// Resolve asks for the name of the one that has, if that happened before
+	// the first session. Afterwards it is final.
+	Resolve func(ctx context.Context) (string, error)
 	Logf    func(format string, args ...any)
 }
 
@@ -100,6 +107,7 @@ type Device struct {
 	closed chan struct{} // closed by Close
 	once   sync.Once
 	timers sync.WaitGroup
+	target string                  // by which to connect: the goroutine's
 	now    atomic.Pointer[current] // nil while there is none
 	shape  atomic.Pointer[Shape]
 
@@ -136,7 +144,7 @@ func (d *Device) State() State {
 func Attach(ctx context.Context, cfg Config) (*Device, error) {
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d := &Device{
-		cfg: cfg, cancel: cancel, done: make(chan struct{}), first: make(chan struct{}),
+		cfg: cfg, target: cfg.Target, cancel: cancel, done: make(chan struct{}), first: make(chan struct{}),
 		slots: make(chan *Task, cfg.Tasks), closed: make(chan struct{}),
 	}
 	d.state.Since = time.Now()
@@ -307,6 +315,17 @@ func (d *Device) reissue() {
 	for _, t := range again {
 		d.issue(t)
 	}
+}
+
+// Successor is which of the names that are offered leads to the target: its own,
+// or that of the one that has taken its place, which begins with it and a colon.
+func Successor(target string, offered []string) (string, error) {
+	for _, name := range offered {
+		if name == target || strings.HasPrefix(name, target+":") {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("%q are offered and not %s", offered, target)
 }
 
 // Slice appends to dst the range e of the bytes in src.

@@ -62,7 +62,12 @@ func (d *Device) lose(err error) {
 // attempt makes one session and checks that it leads to the device that this
 // one is of.
 func (d *Device) attempt(ctx context.Context) (Session, error) {
-	s, shape, err := d.cfg.Connect(ctx)
+	s, shape, err := d.cfg.Connect(ctx, d.target)
+	if errors.Is(err, ErrReplaced) && d.shape.Load() == nil {
+		if d.target, err = d.resolve(ctx); err == nil {
+			s, shape, err = d.cfg.Connect(ctx, d.target)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +76,16 @@ func (d *Device) attempt(ctx context.Context) (Session, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// resolve is the name of the target now, or still, if nobody can say.
+func (d *Device) resolve(ctx context.Context) (string, error) {
+	name, err := d.cfg.Resolve(ctx)
+	if err != nil {
+		return d.target, err
+	}
+	d.cfg.Logf("%s: now %s", d.cfg.Name, name)
+	return name, nil
 }
 
 // adopt takes over what is known of the device, if it is the same device.

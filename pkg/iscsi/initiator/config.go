@@ -111,43 +111,16 @@ func Attach(ctx context.Context, cfg Config) (*Device, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	c := connector{cfg: cfg}
 	d, err := ride.Attach(ctx, ride.Config{
 		Name:  fmt.Sprintf("LUN %d of %s at %s", cfg.LUN, cfg.Target, cfg.Addr),
-		Tasks: cfg.Depth, NewWire: newCommand, Connect: c.connect, Logf: cfg.Logf,
+		Tasks: cfg.Depth, NewWire: newCommand, Logf: cfg.Logf,
+		Target: cfg.Target, Connect: cfg.connect,
+		Resolve: func(ctx context.Context) (string, error) { return Resolve(ctx, cfg) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("iscsi initiator: %w", err)
 	}
 	return d, nil
-}
-
-// connector makes sessions, one after the other.
-type connector struct {
-	cfg       Config
-	connected bool
-}
-
-func (c *connector) connect(ctx context.Context) (ride.Session, ride.Shape, error) {
-	s, shape, err := open(ctx, &c.cfg)
-	if refusedWith(err, iscsi.LoginRemoved) {
-		if c.connected {
-			return nil, ride.Shape{}, fmt.Errorf("%w (%w)", ride.ErrReplaced, err)
-		}
-		name, err := Resolve(ctx, c.cfg)
-		if err != nil {
-			return nil, ride.Shape{}, err
-		}
-		c.cfg.Logf("iscsi initiator: %s at %s: now %s", c.cfg.Target, c.cfg.Addr, name)
-		c.cfg.Target = name
-		if s, shape, err = open(ctx, &c.cfg); err != nil {
-			return nil, ride.Shape{}, err
-		}
-	} else if err != nil {
-		return nil, ride.Shape{}, err
-	}
-	c.connected = true
-	return s, shape, nil
 }
 
 // LoginError is a refused login.

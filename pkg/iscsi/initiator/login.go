@@ -10,9 +10,9 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/cask-storage/cask/pkg/block/ride"
 	"github.com/cask-storage/cask/pkg/iscsi"
 )
 
@@ -379,10 +379,9 @@ func Resolve(ctx context.Context, cfg Config) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, name := range offered {
-		if name == cfg.Target || strings.HasPrefix(name, cfg.Target+":") {
-			return name, nil
-		}
+	name, err := ride.Successor(cfg.Target, offered)
+	if err != nil {
+		return "", fmt.Errorf("iscsi initiator: at %s %w", cfg.Addr, err)
 	}
-	return "", fmt.Errorf("iscsi initiator: %s offers %q and not %s", cfg.Addr, offered, cfg.Target)
+	return name, nil
 }

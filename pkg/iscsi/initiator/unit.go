@@ -8,16 +8,21 @@ import (
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/block/ride"
+	"github.com/cask-storage/cask/pkg/iscsi"
 	"github.com/cask-storage/cask/pkg/scsi"
 )
 
-// open logs in and looks at the unit.
-func open(ctx context.Context, cfg *Config) (*session, ride.Shape, error) {
-	nc, l, err := dial(ctx, cfg, cfg.Target)
+// connect logs in to the node of this name and looks at the unit.
+func (c Config) connect(ctx context.Context, node string) (ride.Session, ride.Shape, error) {
+	c.Target = node
+	nc, l, err := dial(ctx, &c, node)
+	if refusedWith(err, iscsi.LoginRemoved) {
+		err = fmt.Errorf("%w (%w)", ride.ErrReplaced, err)
+	}
 	if err != nil {
 		return nil, ride.Shape{}, err
 	}
-	s := start(cfg, nc, l)
+	s := start(&c, nc, l)
 	s.unit, err = s.inquire(ctx)
 	if err != nil {
 		s.Close()

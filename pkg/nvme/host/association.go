@@ -98,16 +98,20 @@ func (a *association) do(ctx context.Context, what string, c adminCommand) (uint
 // adminInCapsule is what every admin queue takes in a capsule.
 const adminInCapsule = 8 << 10
 
-// connect makes an association: admin queue, controller, namespace, I/O
-// queues.
-func connect(ctx context.Context, cfg *Config) (*association, ride.Shape, error) {
-	a := &association{cfg: cfg, events: make(chan uint64, 1), failed: make(chan struct{})}
+// connect makes an association with the subsystem of this name: admin queue,
+// controller, namespace, I/O queues.
+func (c Config) connect(ctx context.Context, nqn string) (ride.Session, ride.Shape, error) {
+	c.SubsystemNQN = nqn
+	a := &association{cfg: &c, events: make(chan uint64, 1), failed: make(chan struct{})}
 	s, err := a.establish(ctx)
-	if err != nil {
-		a.Close()
-		return nil, ride.Shape{}, err
+	if err == nil {
+		return a, s, nil
 	}
-	return a, s, nil
+	a.Close()
+	if replaced(err) {
+		err = fmt.Errorf("%w (%w)", ErrReplaced, err)
+	}
+	return nil, ride.Shape{}, err
 }
 
 func (a *association) establish(ctx context.Context) (ride.Shape, error) {

@@ -48,43 +48,16 @@ func Attach(ctx context.Context, cfg Config) (*Device, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	c := connector{cfg: cfg}
 	d, err := ride.Attach(ctx, ride.Config{
 		Name:  fmt.Sprintf("namespace %d of %s at %s", cfg.NSID, cfg.SubsystemNQN, cfg.Addr),
-		Tasks: cfg.Queues * cfg.QueueDepth, NewWire: newTask, Connect: c.connect, Logf: cfg.Logf,
+		Tasks: cfg.Queues * cfg.QueueDepth, NewWire: newTask, Logf: cfg.Logf,
+		Target: cfg.SubsystemNQN, Connect: cfg.connect,
+		Resolve: func(ctx context.Context) (string, error) { return Resolve(ctx, cfg) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("nvme host: %w", err)
 	}
 	return d, nil
-}
-
-// connector makes associations, one after the other.
-type connector struct {
-	cfg       Config
-	connected bool
-}
-
-func (c *connector) connect(ctx context.Context) (ride.Session, ride.Shape, error) {
-	a, s, err := connect(ctx, &c.cfg)
-	if replaced(err) {
-		if c.connected {
-			return nil, ride.Shape{}, fmt.Errorf("%w (%w)", ErrReplaced, err)
-		}
-		name, err := Resolve(ctx, c.cfg)
-		if err != nil {
-			return nil, ride.Shape{}, err
-		}
-		c.cfg.Logf("nvme host: %s at %s: now %s", c.cfg.SubsystemNQN, c.cfg.Addr, name)
-		c.cfg.SubsystemNQN = name
-		if a, s, err = connect(ctx, &c.cfg); err != nil {
-			return nil, ride.Shape{}, err
-		}
-	} else if err != nil {
-		return nil, ride.Shape{}, err
-	}
-	c.connected = true
-	return a, s, nil
 }
 
 // newTask is the NVMe part of a ride.Task.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
+	"github.com/cask-storage/cask/pkg/block/ride"
 	"github.com/cask-storage/cask/pkg/nvme"
 )
 
@@ -70,10 +70,9 @@ func Resolve(ctx context.Context, cfg Config) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, nqn := range offered {
-		if nqn == cfg.SubsystemNQN || strings.HasPrefix(nqn, cfg.SubsystemNQN+":") {
-			return nqn, nil
-		}
+	nqn, err := ride.Successor(cfg.SubsystemNQN, offered)
+	if err != nil {
+		return "", fmt.Errorf("nvme host: at %s %w", cfg.Addr, err)
 	}
-	return "", fmt.Errorf("nvme host: %s offers %q and not %s", cfg.Addr, offered, cfg.SubsystemNQN)
+	return nqn, nil
 }

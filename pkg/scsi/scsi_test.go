@@ -172,5 +172,9 @@ func FuzzDecoders(f *testing.F) {
 			_, _ = scsi.ModeDefaults.ModeSelect(in, op, 512)
 		}
 		_, _ = scsi.DecodeCapacity(in)
+		_, _ = scsi.DecodeLimits(in)
+		if name, err := scsi.DecodeUnitName(in); err == nil && len(name) > 2*len(in) {
+			t.Errorf("a name of %d bytes in %d", len(name), len(in))
+		}
 	})
 }

@@ -184,12 +184,16 @@ func (l *login) exchange(flags byte, text iscsi.Text) (answer iscsi.Text, transi
 		if err != nil {
 			return nil, false, err
 		}
+		f := p.Flags()
+		if (f^flags)&0x0c != 0 || f&iscsi.FlagTransit != 0 && (f^flags)&0x83 != 0 {
+			return nil, false, fmt.Errorf("the target answers with stages and flags %#02x to %#02x", f, flags)
+		}
 		if got = append(got, more...); len(got) > maxText {
 			return nil, false, fmt.Errorf("the target's answer has more than %d bytes", maxText)
 		}
-		if p.Flags()&iscsi.FlagContinue == 0 {
+		if f&iscsi.FlagContinue == 0 {
 			answer, err := iscsi.ParseText(got)
-			return answer, p.Flags()&iscsi.FlagTransit != 0, err
+			return answer, f&iscsi.FlagTransit != 0, err
 		}
 		flags, data = flags&^iscsi.FlagTransit, nil
 	}

@@ -27,7 +27,7 @@ func localCommand(*cluster) *cobra.Command {
 		*dir = d
 		return err
 	}
-	c.AddCommand(localUp(dir), localDown(dir), localStatus(dir), localVerify(dir), localAttach(dir), localDetach(dir), localSupervise(dir), localServe(dir), localHelper())
+	c.AddCommand(localUp(dir), localDown(dir), localStatus(dir), localVerify(dir), localResize(dir), localAttach(dir), localDetach(dir), localSupervise(dir), localServe(dir), localHelper())
 	return c
 }
 
@@ -44,7 +44,7 @@ func localUp(dir *string) *cobra.Command {
 	c := &cobra.Command{Use: "up", Short: "Start the volume, making it the first time", Args: cobra.NoArgs}
 	f := c.Flags()
 	f.IntVar(&spec.Replicas, "replicas", 3, "number of replicas, each a process of its own")
-	f.StringVar(&size, "size", "4Gi", "size of the volume")
+	f.StringVar(&size, "size", "", "size of the volume (default 4Gi, or what it has)")
 	f.StringVar((*string)(&spec.Consistency), "consistency", string(quorum.Quorum), "one, quorum or all")
 	f.StringVar(&spec.Zones, "zones", "", "with quorum: local or each, of two made-up zones that the replicas are in by turns, the target in the first")
 	f.IntVar(&spec.MinVoters, "min-voters", 0, "the fewest replicas that failed ones may leave (default more than half)")
@@ -53,11 +53,12 @@ func localUp(dir *string) *cobra.Command {
 	f.StringVar(&spec.Frontend, "frontend", "nvme", "what hosts speak: nvme (NVMe/TCP) or iscsi")
 	f.BoolVar(&asJSON, "json", false, "print the state as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		q, err := resource.ParseQuantity(size)
-		if err != nil || q.Sign() <= 0 {
-			return fmt.Errorf("--size %q is not a size such as 4Gi", size)
+		var err error
+		if f.Changed("size") {
+			if spec.Size, err = parseSize(size); err != nil {
+				return err
+			}
 		}
-		spec.Size = uint64(q.Value())
 		o, err := start(*dir, "supervise")
 		if err != nil {
 			return err
@@ -71,6 +72,14 @@ func localUp(dir *string) *cobra.Command {
 		return printState(c, st, asJSON)
 	}
 	return c
+}
+
+func parseSize(s string) (uint64, error) {
+	q, err := resource.ParseQuantity(s)
+	if err != nil || q.Sign() <= 0 {
+		return 0, fmt.Errorf("%q is not a size such as 4Gi", s)
+	}
+	return uint64(q.Value()), nil
 }
 
 func printState(c *cobra.Command, st local.State, asJSON bool) error {
@@ -123,6 +132,9 @@ func localStatus(dir *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if text := st.Resizing(c.Context()); text != "" && !asJSON {
+			fmt.Fprintf(c.OutOrStdout(), "resize    %s\n", text)
+		}
 		return printState(c, st, asJSON)
 	}}
 	c.Flags().BoolVar(&asJSON, "json", false, "print the state as JSON")
@@ -145,6 +157,34 @@ func localVerify(dir *string) *cobra.Command {
 			return errors.Join(err, outcome(v))
 		}}
 	c.Flags().BoolVar(&asJSON, "json", false, "print what came of it as JSON")
+	return c
+}
+
+func localResize(dir *string) *cobra.Command {
+	within := time.Minute
+	c := &cobra.Command{Use: "resize SIZE", Short: "Have the volume grow to SIZE, while it is used", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			size, err := parseSize(args[0])
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), within)
+			defer cancel()
+			if err := local.Resize(ctx, *dir, size, func(text string) { fmt.Fprintln(c.ErrOrStderr(), text) }); err != nil {
+				return err
+			}
+			st, err := local.ReadState(*dir)
+			if err != nil {
+				return err
+			}
+			out := c.OutOrStdout()
+			fmt.Fprintf(out, "volume    %s has %d bytes\n", st.Name, st.Size)
+			if st.Device != "" {
+				fmt.Fprintf(out, "next      %s has them in a moment; the file system on it: resize2fs %s (ext4), or xfs_growfs on where it is mounted\n", st.Device, st.Device)
+			}
+			return nil
+		}}
+	c.Flags().DurationVar(&within, "timeout", within, "how long to wait for it; it goes on without")
 	return c
 }
 

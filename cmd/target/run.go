@@ -132,6 +132,7 @@ func (p parts) serve(ctx context.Context) error {
 		mux.Handle("/", p.target.Handler())
 		if p.access == nil {
 			mux.Handle("/verify", p.target.VerifyHandler())
+			mux.Handle("/resize", p.target.ResizeHandler())
 		}
 		wg.Go(func() { serveHealth(ctx, p.health, mux) }) // ends with ctx
 	}

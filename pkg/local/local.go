@@ -4,7 +4,7 @@
 //
 // # Files
 //
-//	DIR/volume.json     what the volume is; made by the first Up, frozen
+//	DIR/volume.json     what the volume is; made by the first Up; Resize changes the size
 //	DIR/record.json     the target's authority (package target)
 //	DIR/rN/             the pool directory of replica rN (package ioc)
 //	DIR/state.json      while it runs: addresses and pids
@@ -31,10 +31,11 @@ import (
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
-// Spec is what the user asked for; it does not change after the first Up.
+// Spec is what the user asked for; after the first Up Size alone changes, by
+// Resize.
 type Spec struct {
 	Name        string       `json:"name"`
-	Size        uint64       `json:"size"`
+	Size        uint64       `json:"size"` // bytes that the volume is to have
 	Replicas    int          `json:"replicas"`
 	Consistency quorum.Level `json:"consistency"`
 	Zones       string       `json:"zones,omitempty"`     // local or each; the replicas are in zone0, zone1, zone0, …
@@ -72,7 +73,7 @@ type PIDs struct {
 type State struct {
 	Name    string `json:"name"`
 	Dir     string `json:"dir"`
-	Size    uint64 `json:"size"`
+	Size    uint64 `json:"size"`           // that it is to have, bytes
 	NVMe    NVMe   `json:"nvme,omitzero"`  // one of the two,
 	ISCSI   ISCSI  `json:"iscsi,omitzero"` // as Spec.Frontend says
 	Metrics string `json:"metrics"`
@@ -80,7 +81,10 @@ type State struct {
 	PIDs    PIDs   `json:"pids"`
 }
 
-const host = "127.0.0.1"
+const (
+	host        = "127.0.0.1"
+	defaultSize = 4 << 30
+)
 
 // ErrNotRunning is the class of a volume that is not up.
 var ErrNotRunning = errors.New("volume is not running")
@@ -120,15 +124,17 @@ func (s Spec) check() error {
 // zone is where replica i is said to be, the target being in zone 0.
 func zone(i int) string { return fmt.Sprintf("zone%d", i%2) }
 
-// open reads the volume's spec or, the first time, writes asked.
+// open reads the volume's spec or, the first time, writes asked; without a name
+// nothing is asked.
 func open(dir string, asked Spec) (Spec, error) {
 	var s Spec
 	path := filepath.Join(dir, "volume.json")
 	err := readJSON(path, &s)
 	if err == nil {
-		asked.Ports, asked.Name = s.Ports, s.Name
-		if asked.Size != 0 && !equal(asked, s) {
-			return s, fmt.Errorf("%s holds a volume of other settings (%d bytes, %d replicas, %s %s, at least %d voters, %s, %s, %s); give the same, or another --dir",
+		asked.Size = cmp.Or(asked.Size, s.Size)
+		if asked.Name != "" && !equal(asked, s) {
+			return s, fmt.Errorf("%s holds a volume of other settings (%d bytes, %d replicas, %s %s, at least %d voters, %s, %s, %s); "+
+				"give the same, or another --dir; it grows by: cask local resize",
 				dir, s.Size, s.Replicas, s.Consistency, s.Zones, s.MinVoters, s.Durability, s.Compression, s.frontend())
 		}
 		return s, nil
@@ -136,9 +142,10 @@ func open(dir string, asked Spec) (Spec, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return s, err
 	}
-	if asked.Size == 0 {
+	if asked.Name == "" {
 		return s, fmt.Errorf("%s holds no volume: %w", dir, ErrNotRunning)
 	}
+	asked.Size = cmp.Or(asked.Size, defaultSize)
 	if err := asked.check(); err != nil {
 		return s, err
 	}
@@ -219,6 +226,9 @@ func ReadState(dir string) (State, error) {
 	err := readJSON(filepath.Join(dir, "state.json"), &st)
 	if a, err := readAttach(dir); err == nil && runs(a.PID, dir) {
 		st.Device = a.Device
+	}
+	if s, err := open(dir, Spec{}); err == nil {
+		st.Size = s.Size
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		return st, fmt.Errorf("%s: %w; start it with: cask local up --dir %s", dir, ErrNotRunning, dir)

@@ -52,7 +52,7 @@ func Supervise(ctx context.Context, dir, bin string) error {
 		return err
 	}
 	s := &supervisor{dir: dir, bin: bin, spec: spec, state: State{
-		Name: spec.Name, Dir: dir, Size: spec.Size, Metrics: "http://" + spec.probes() + "/metrics",
+		Name: spec.Name, Dir: dir, Metrics: "http://" + spec.probes() + "/metrics",
 		PIDs: PIDs{Supervisor: os.Getpid(), Replicas: make([]int, spec.Replicas)},
 	}}
 	if spec.frontend() == "iscsi" {
@@ -64,9 +64,9 @@ func Supervise(ctx context.Context, dir, bin string) error {
 	defer stopReplicas()
 	var front, back sync.WaitGroup
 	for i := range spec.Replicas {
-		back.Go(func() { s.keep(replicas, s.replica(i)) }) // ends with replicas
+		back.Go(func() { s.keep(replicas, func() child { return s.replica(i) }) }) // ends with replicas
 	}
-	front.Go(func() { s.keep(ctx, s.target()) }) // ends with ctx
+	front.Go(func() { s.keep(ctx, s.target) }) // ends with ctx
 	front.Wait()
 	stopReplicas()
 	back.Wait()
@@ -101,10 +101,16 @@ func (s *supervisor) replica(i int) child {
 }
 
 func (s *supervisor) target() child {
+	size := s.spec.Size
+	if now, err := open(s.dir, Spec{}); err != nil {
+		log.Printf("whether the volume was resized is not known: %v", err)
+	} else {
+		size = now.Size
+	}
 	level := cmp.Or(s.spec.Zones, string(s.spec.Consistency))
 	args := []string{filepath.Join(s.bin, "cask-target"), "--volume=" + s.spec.Name,
 		"--authority=file:" + filepath.Join(s.dir, "record.json"), "--level=" + level, "--min-voters=" + strconv.Itoa(s.spec.MinVoters),
-		"--durability=" + s.spec.Durability, "--size=" + strconv.FormatUint(s.spec.Size, 10),
+		"--durability=" + s.spec.Durability, "--size=" + strconv.FormatUint(size, 10),
 		"--frontend=" + s.spec.frontend(), "--listen=" + s.spec.hosts(), "--health=" + s.spec.probes()}
 	for i := range s.spec.Replicas {
 		args = append(args, "--replica="+replicaID(i)+"="+s.spec.replica(i))
@@ -118,9 +124,10 @@ func (s *supervisor) target() child {
 	return child{name: "target", args: args, pid: &s.state.PIDs.Target, stop: stopTarget}
 }
 
-// keep runs c until ctx ends.
-func (s *supervisor) keep(ctx context.Context, c child) {
+// keep runs a child until ctx ends.
+func (s *supervisor) keep(ctx context.Context, next func() child) {
 	for ctx.Err() == nil {
+		c := next()
 		if err := s.once(ctx, c); ctx.Err() == nil {
 			log.Printf("%s ended and is started again: %v", c.name, err)
 		}
@@ -163,7 +170,7 @@ func (s *supervisor) record(c child, pid int) {
 // Options of Up.
 type Options struct {
 	Dir  string
-	Spec Spec // Size 0: as it was
+	Spec Spec // Size 0: as it was, or the default
 	// Exe and Args start Supervise in a process of its own.
 	Exe      string
 	Args     []string

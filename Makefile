@@ -98,6 +98,10 @@ bench-nvme: ## the NVMe/TCP target beside tgtd, on memory: two minutes
 	@hack/setup.sh --vm
 	go test -tags conformance -run TestThroughput -count 1 -timeout 20m -v ./test/conformance/nvme
 
+.PHONY: fuzz
+fuzz: ## every fuzz target for a while (FUZZ_TIME=30s FUZZ_WORKERS=1 FUZZ_ONLY=regexp of package/target)
+	@hack/fuzz.sh
+
 .PHONY: mutants
 mutants: ## break the core's rules one by one: the simulator must notice (SEEDS=4000 each)
 	@hack/mutants.sh

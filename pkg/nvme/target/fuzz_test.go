@@ -157,7 +157,7 @@ func play(p *pipes, in []byte) {
 		return
 	}
 	mode, in := in[0], in[1:]
-	data := make([]byte, 1<<18)
+	data := make([]byte, 8192) // the most of a step
 	copy(data, in)
 	d := nvme.ConnectData{HostID: nvme.UUID{1, mode >> 4 & 1}, CNTLID: nvme.CNTLIDDynamic, SubNQN: fuzzNQN, HostNQN: "nqn.host"}
 	if mode&8 != 0 {

@@ -312,21 +312,33 @@ type VolumeDifference struct {
 
 // The condition types of a Volume.
 const (
-	ConditionPlaced    = "Placed"    // every replica has a node (operator)
-	ConditionServing   = "Serving"   // a target has a quorum and accepts I/O (target)
-	ConditionHealthy   = "Healthy"   // every replica is in sync (target)
-	ConditionPrefix    = "Complete"  // False after an unclean recovery: unflushed writes may be missing (target)
-	ConditionSettled   = "Settled"   // level and voters are as the spec says (target)
-	ConditionResized   = "Resized"   // the size is as the spec says (target)
-	ConditionIntact    = "Intact"    // False while a replica has damage that stays: blocks that it cannot read (target)
-	ConditionSame      = "Identical" // False when the last comparison found replicas to differ (target)
-	ConditionPodsReady = "PodsReady" // every pod of the volume is ready (operator)
-	ConditionDeleting  = "Deleting"  // what deletion waits for (operator)
+	ConditionPlaced    = "Placed"      // every replica has a node (operator)
+	ConditionServing   = "Serving"     // a target has a quorum and accepts I/O (target)
+	ConditionHealthy   = "Healthy"     // every replica is in sync (target)
+	ConditionPrefix    = "Complete"    // False after an unclean recovery: unflushed writes may be missing (target)
+	ConditionSettled   = "Settled"     // level and voters are as the spec says (target)
+	ConditionResized   = "Resized"     // the size is as the spec says (target)
+	ConditionIntact    = "Intact"      // False while a replica has damage that stays: blocks that it cannot read (target)
+	ConditionSame      = "Identical"   // False when the last comparison found replicas to differ (target)
+	ConditionPodsReady = "PodsReady"   // every pod of the volume is ready (operator)
+	ConditionSecret    = "SecretReady" // initiators can prove themselves with spec.authenticationSecret (operator)
+	ConditionDeleting  = "Deleting"    // what deletion waits for (operator)
 )
 
 // ReasonReleasingExtents is the reason of ConditionDeleting from which on the
 // IO containers delete the extents of a Volume; see VolumeReplica.Released.
 const ReasonReleasingExtents = "ReleasingExtents"
+
+// What the authentication Secret of an iSCSI volume holds, as one of type
+// kubernetes.io/iscsi-chap does: what initiators prove, and, if they ask for it,
+// what the target does.
+const (
+	KeyCHAPUser         = "node.session.auth.username"
+	KeyCHAPSecret       = "node.session.auth.password"
+	KeyCHAPMutualUser   = KeyCHAPUser + "_in"
+	KeyCHAPMutualSecret = KeyCHAPSecret + "_in"
+	MaxSecret           = 4096 // bytes of each
+)
 
 // The frontends.
 const (

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cask-storage/cask/api/v1alpha1"
 	"github.com/cask-storage/cask/pkg/iscsi"
 	"github.com/cask-storage/cask/pkg/iscsi/iscsitest"
 	iscsitarget "github.com/cask-storage/cask/pkg/iscsi/target"
@@ -193,7 +194,7 @@ func TestSecrets(t *testing.T) {
 	if refused == nil || refused.Status != iscsi.LoginUnavailable {
 		t.Errorf("without secrets: %v", refused)
 	}
-	for name, content := range map[string]string{chapUser: "alice", chapSecret: "very secret word\n", chapUser + mutual: "cask", chapSecret + mutual: "another secret\n"} {
+	for name, content := range map[string]string{v1alpha1.KeyCHAPUser: "alice", v1alpha1.KeyCHAPSecret: "very secret word\n", v1alpha1.KeyCHAPMutualUser: "cask", v1alpha1.KeyCHAPMutualSecret: "another secret\n"} {
 		if err := os.WriteFile(filepath.Join(o.auth, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +209,7 @@ func TestSecrets(t *testing.T) {
 	if _, err := secrets(o.auth).dhchap(t.Context(), "h"); err == nil {
 		t.Error("secrets of NVMe hosts out of nothing")
 	}
-	if err := os.WriteFile(filepath.Join(o.auth, chapSecret), make([]byte, maxSecret+1), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(o.auth, v1alpha1.KeyCHAPSecret), make([]byte, v1alpha1.MaxSecret+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := secrets(o.auth).chap("i", "node"); err == nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/cask-storage/cask/api/v1alpha1"
 	iscsitarget "github.com/cask-storage/cask/pkg/iscsi/target"
 	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
@@ -17,17 +18,11 @@ import (
 // no log line holds what is in it.
 type secrets string
 
-// maxSecret bounds a secret, bytes.
-const maxSecret = 4096
-
-// The files. Those of CHAP are the keys of a Secret of type
+// The files of NVMe. Those of CHAP are the keys of a Secret of type
 // kubernetes.io/iscsi-chap.
 const (
-	chapUser   = "node.session.auth.username"
-	chapSecret = "node.session.auth.password"
-	mutual     = "_in" // behind them: what the target proves
-	hostKey    = "dhchap.host"
-	ctrlKey    = "dhchap.controller"
+	hostKey = "dhchap.host"
+	ctrlKey = "dhchap.controller"
 )
 
 // read returns a secret; one that is not there is empty.
@@ -40,10 +35,10 @@ func (s secrets) read(name string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	b := make([]byte, maxSecret+1)
+	b := make([]byte, v1alpha1.MaxSecret+1)
 	n, err := f.Read(b)
-	if n > maxSecret {
-		return "", fmt.Errorf("%s has more than %d bytes", name, maxSecret)
+	if n > v1alpha1.MaxSecret {
+		return "", fmt.Errorf("%s has more than %d bytes", name, v1alpha1.MaxSecret)
 	}
 	if n == 0 && err != nil {
 		return "", fmt.Errorf("%s is empty", name)
@@ -68,9 +63,9 @@ func (s secrets) chap(_, node string) (*iscsitarget.Auth, error) {
 	if node == "" {
 		return nil, nil
 	}
-	v, err := s.all(chapUser, chapSecret, chapUser+mutual, chapSecret+mutual)
+	v, err := s.all(v1alpha1.KeyCHAPUser, v1alpha1.KeyCHAPSecret, v1alpha1.KeyCHAPMutualUser, v1alpha1.KeyCHAPMutualSecret)
 	if err == nil && (v[0] == "" || v[1] == "") {
-		err = fmt.Errorf("%s has no %s and %s", string(s), chapUser, chapSecret)
+		err = fmt.Errorf("%s has no %s and %s", string(s), v1alpha1.KeyCHAPUser, v1alpha1.KeyCHAPSecret)
 	}
 	if err != nil {
 		return nil, err

@@ -72,6 +72,7 @@ func (p *pass) decide() error {
 		*p.plan.Finalize = true
 		return nil
 	}
+	p.authentication()
 	if placed, err := p.place(); !placed || err != nil {
 		return err
 	}

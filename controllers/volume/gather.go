@@ -37,6 +37,10 @@ type Snapshot struct {
 	Budget      *policyv1.PodDisruptionBudget
 	Pods        []corev1.Pod
 
+	// Secret has the size of each key of the volume's authentication Secret;
+	// nil when there is none.
+	Secret map[string]int
+
 	// PV is the PersistentVolume of the volume's name, and Uninstalling
 	// that the Volume kind itself is being deleted; gathered for deleted
 	// Volumes only.
@@ -57,7 +61,7 @@ func (g gatherer) gather(ctx context.Context, name string) (*Snapshot, error) {
 		return nil, err
 	}
 	s.Volume = s.Volume.DeepCopy()
-	for _, read := range []func(context.Context, *Snapshot) error{g.cluster, g.owned, g.placement, g.deletion} {
+	for _, read := range []func(context.Context, *Snapshot) error{g.cluster, g.owned, g.secret, g.placement, g.deletion} {
 		if err := read(ctx, s); err != nil {
 			return nil, fmt.Errorf("gather for volume %s: %w", name, err)
 		}

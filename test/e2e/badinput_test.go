@@ -57,6 +57,22 @@ func TestInvalidObjects(t *testing.T) {
 	}
 }
 
+// TestMissingSecret: a volume whose initiators could not prove themselves says
+// so, until they can.
+func TestMissingSecret(t *testing.T) {
+	name := namespace(t)
+	apply(t, fmt.Sprintf("{apiVersion: cask.storage/v1alpha1, kind: Volume, metadata: {name: %s}, "+
+		"spec: {size: 64Mi, replicas: 1, frontend: iscsi, authenticationSecret: %s}}", name, name))
+	t.Cleanup(func() { _, _ = try("", "delete", "volume", name, "--wait=false") })
+	secret := []string{"get", "volume", name, "-o", `jsonpath={.status.conditions[?(@.type=="SecretReady")].reason}`}
+	says(t, 30*time.Second, []string{"SecretMissing"}, secret...)
+	kubectl(t, "-n", "cask-system", "create", "secret", "generic", name,
+		"--from-literal=node.session.auth.username=u", "--from-literal=node.session.auth.password=long enough a secret")
+	t.Cleanup(func() { _, _ = try("", "-n", "cask-system", "delete", "secret", name) })
+	says(t, 60*time.Second, []string{"SecretUsable"}, secret...)
+	kubectl(t, "wait", "--for=condition=Serving", "volume/"+name, "--timeout=150s")
+}
+
 // TestSecondNode: a ReadWriteOnce volume is on one node only, and the pod on
 // the other says so.
 func TestSecondNode(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 )
 
 // TestFileSystems: what is written is there on another node, for ext4, xfs and
-// raw block; and with the claim the extents go.
+// raw block, by either frontend; and with the claim the extents go.
 func TestFileSystems(t *testing.T) {
 	for name, x := range map[string]struct {
 		parameters  map[string]string
@@ -18,7 +18,7 @@ func TestFileSystems(t *testing.T) {
 		read        string
 	}{
 		"ext4":  {map[string]string{"csi.storage.k8s.io/fstype": "ext4"}, "Filesystem", "head -c 9000000 /dev/zero | tr '\\0' x > /data/f; sync -f /data", "md5sum < /data/f"},
-		"xfs":   {map[string]string{"csi.storage.k8s.io/fstype": "xfs", "consistency": "all"}, "Filesystem", "head -c 9000000 /dev/zero | tr '\\0' x > /data/f; sync -f /data", "md5sum < /data/f"},
+		"xfs":   {map[string]string{"csi.storage.k8s.io/fstype": "xfs", "consistency": "all", "frontend": "iscsi"}, "Filesystem", "head -c 9000000 /dev/zero | tr '\\0' x > /data/f; sync -f /data", "md5sum < /data/f"},
 		"block": {map[string]string{"replicas": "2", "durability": "always"}, "Block", "head -c 9000000 /dev/zero | tr '\\0' x | dd of=/dev/data bs=1000000 iflag=fullblock conv=fsync", "head -c 9000000 /dev/data | md5sum"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -58,8 +58,13 @@ func onNode(t *testing.T, i int, args ...string) string {
 // written starts a pod with data on a volume of three replicas.
 func written(t *testing.T) (ns, volume string) {
 	t.Helper()
+	return writtenTo(t, nil)
+}
+
+func writtenTo(t *testing.T, parameters map[string]string) (ns, volume string) {
+	t.Helper()
 	ns = namespace(t)
-	class(t, ns, nil)
+	class(t, ns, parameters)
 	claim(t, ns, ns, "400Mi", "Filesystem")
 	pod(t, ns, "app", nodes(t)[0], "Filesystem")
 	ready(t, ns, "app")
@@ -81,8 +86,20 @@ func healthy(t *testing.T, v string) {
 // the writer sees a stall and no error.
 func TestTargetAndReplicaKilled(t *testing.T) {
 	ns, v := written(t)
+	killed(t, ns, v, "cask.storage/role=target", "cask.storage/replica=r0", "cask.storage/replica=r2")
+}
+
+// TestISCSITargetKilled: the same of an iSCSI volume's target.
+func TestISCSITargetKilled(t *testing.T) {
+	ns, v := writtenTo(t, map[string]string{"frontend": "iscsi"})
+	killed(t, ns, v, "cask.storage/role=target")
+}
+
+// killed kills pods of a volume, one after the other, while it is written to.
+func killed(t *testing.T, ns, v string, selectors ...string) {
+	t.Helper()
 	healthy(t, v)
-	for _, selector := range []string{"cask.storage/role=target", "cask.storage/replica=r0", "cask.storage/replica=r2"} {
+	for _, selector := range selectors {
 		writer := make(chan error, 1)
 		go func() {
 			_, err := try("", "-n", ns, "exec", "app", "--", "sh", "-ec", "for i in 1 2 3 4 5 6; do dd if=/dev/urandom of=/data/g bs=1000000 count=10 conv=fsync 2>/dev/null; done")

@@ -157,8 +157,7 @@ func (s *session) onResponse(p *iscsi.PDU) error {
 	}
 	failed, short := p.Header[2] != 0, p.Flags()&(iscsi.FlagUnderflow|iscsi.FlagOverflow) != 0
 	o, itt := outcome{status: scsi.Status(p.Header[3])}, p.ITT()
-	var room [maxSenseData]byte
-	data := room[:p.DataLen()]
+	data := s.sense[:p.DataLen()]
 	if err := errors.Join(s.rd.ReadData(data), s.rd.EndData()); err != nil {
 		return err
 	}

@@ -28,7 +28,8 @@ type session struct {
 	wg        sync.WaitGroup
 	heard     atomic.Uint64 // PDUs of the target
 	expStatSN atomic.Uint32
-	scratch   [][]byte // the reader's
+	scratch   [][]byte           // the reader's
+	sense     [maxSenseData]byte // likewise
 	params    params
 
 	mu      sync.Mutex

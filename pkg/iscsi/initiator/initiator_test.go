@@ -14,6 +14,7 @@ import (
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/block/blocktest"
 	"github.com/cask-storage/cask/pkg/block/ride"
+	"github.com/cask-storage/cask/pkg/iscsi"
 	"github.com/cask-storage/cask/pkg/iscsi/initiator"
 	"github.com/cask-storage/cask/pkg/iscsi/target"
 )
@@ -272,6 +273,22 @@ func TestSecrets(t *testing.T) {
 				t.Errorf("%s: the error tells a secret", c.name)
 			}
 		}
+	}
+}
+
+// TestLongName: with the longest of names, which the unit's identity holds more
+// than once.
+func TestLongName(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{})
+	defer mem.Close()
+	name := nodeName + ":" + strings.Repeat("n", iscsi.MaxName-len(nodeName)-1)
+	r := &rig{t: t, dev: mem, addr: "127.0.0.1:0"}
+	r.start(target.Config{}, name)
+	t.Cleanup(func() { r.stop() })
+	cfg := r.config()
+	cfg.Target = name
+	if err := blocktest.Write(attach(t, cfg), 0, make([]byte, 4096)); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -35,6 +35,10 @@ func (c Config) connect(ctx context.Context, node string) (ride.Session, ride.Sh
 // each kind.
 const maxAttentions = 16
 
+// maxPage is the most of a page of vital data, bytes: the identity has names of up
+// to 223 each.
+const maxPage = 4096
+
 // ask is exec that takes note of unit attentions and wants success.
 func (s *session) ask(ctx context.Context, what string, cdb scsi.CDB, data []byte) ([]byte, error) {
 	var o outcome
@@ -58,8 +62,10 @@ func (s *session) inquire(ctx context.Context) (ride.Shape, error) {
 	if _, err := s.ask(ctx, "see whether the unit is ready", scsi.CDB{byte(scsi.TestUnitReady)}, nil); err != nil {
 		return ride.Shape{}, err
 	}
-	page := func(p scsi.Page) scsi.CDB { return scsi.CDB{byte(scsi.Inquiry), 1, byte(p), 0, 255} }
-	b, err := s.ask(ctx, "read the unit's identity", page(scsi.PageIdentity), make([]byte, 255))
+	page := func(p scsi.Page) scsi.CDB {
+		return scsi.CDB{byte(scsi.Inquiry), 1, byte(p), maxPage >> 8, maxPage & 0xff}
+	}
+	b, err := s.ask(ctx, "read the unit's identity", page(scsi.PageIdentity), make([]byte, maxPage))
 	if err != nil {
 		return ride.Shape{}, err
 	}
@@ -67,7 +73,7 @@ func (s *session) inquire(ctx context.Context) (ride.Shape, error) {
 	if err != nil {
 		return ride.Shape{}, fmt.Errorf("the unit's identity: %w", err)
 	}
-	if b, err = s.ask(ctx, "read the unit's limits", page(scsi.PageBlockLimits), make([]byte, 255)); err != nil {
+	if b, err = s.ask(ctx, "read the unit's limits", page(scsi.PageBlockLimits), make([]byte, maxPage)); err != nil {
 		return ride.Shape{}, err
 	}
 	limits, err := scsi.DecodeLimits(b)

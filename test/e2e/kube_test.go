@@ -100,7 +100,7 @@ func says(t *testing.T, within time.Duration, words []string, args ...string) {
 func class(t *testing.T, name string, parameters map[string]string) {
 	t.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: %s}, provisioner: csi.cask.storage, parameters: {", name)
+	fmt.Fprintf(&b, "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: %s}, provisioner: csi.cask.storage, allowVolumeExpansion: true, parameters: {", name)
 	for k, v := range parameters {
 		fmt.Fprintf(&b, "%s: %q, ", k, v)
 	}

@@ -319,6 +319,7 @@ const (
 	ConditionSettled   = "Settled"     // level and voters are as the spec says (target)
 	ConditionResized   = "Resized"     // the size is as the spec says (target)
 	ConditionIntact    = "Intact"      // False while a replica has damage that stays: blocks that it cannot read (target)
+	ConditionRecorded  = "Recorded"    // False while the replication's record, in the status, is not what the target wrote (target)
 	ConditionSame      = "Identical"   // False when the last comparison found replicas to differ (target)
 	ConditionPodsReady = "PodsReady"   // every pod of the volume is ready (operator)
 	ConditionSecret    = "SecretReady" // initiators can prove themselves with spec.authenticationSecret (operator)

@@ -25,6 +25,31 @@
 // already among those that recheck asks about. Otherwise one could slip in
 // between the two.
 //
+// # A record that was edited by hand
+//
+// The target knows what it wrote. So whenever a version of the object is observed
+// that is the target's own to judge, its record is compared with that, and if it is
+// another the condition Recorded is False, with an Event: which fields, what they
+// are, and the command that puts them back. In the same update status.refused keeps
+// every later target from the record. The target itself goes on: it never reads what
+// was written there. Nobody repairs anything but the person who did it.
+//
+// What makes this never a false alarm:
+//
+//   - From before a swap is sent until the next one begins both its records are
+//     the target's own, unless it was answered: then it is the new one alone. The
+//     core takes no other step while an outcome is not known.
+//   - An acquisition has the target own nothing until it is known to have
+//     succeeded, and giving the epoch back has it own nothing from then on.
+//   - A higher epoch of another holder is a newer target: nothing is judged then.
+//   - What is told is told in an update of the version that was judged, and a
+//     record is known as the target's own before a version can hold it. So a swap
+//     that is faster makes that a conflict, and the next version is judged.
+//
+// What it cannot tell: an edit while there is no target, and one to a higher epoch and
+// another holder. Replicas refuse those whose epoch they have outlived; otherwise the
+// next target goes by them.
+//
 // # Concurrency
 //
 // All methods may be called from any goroutine. Volume.mu guards what is known of

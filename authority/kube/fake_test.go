@@ -34,6 +34,7 @@ type fake struct {
 	updates int
 	// before runs, unlocked, before each update: another writer.
 	before func()
+	lost   string // what of the next update is lost: the "call" or the "answer"
 }
 
 func newFake() *fake {
@@ -133,6 +134,10 @@ func (f *fake) updateStatus(_ context.Context, v *v1alpha1.Volume) (*v1alpha1.Vo
 	if v.ResourceVersion != f.obj.ResourceVersion {
 		return nil, apierrors.NewConflict(volumes, v.Name, fmt.Errorf("version %s, not %s", f.obj.ResourceVersion, v.ResourceVersion))
 	}
+	lost := f.lost
+	if f.lost = ""; lost == "call" {
+		return nil, errDown
+	}
 	f.updates++
 	next := f.obj.DeepCopy()
 	if !equality.Semantic.DeepEqual(next.Spec, v.Spec) {
@@ -140,6 +145,9 @@ func (f *fake) updateStatus(_ context.Context, v *v1alpha1.Volume) (*v1alpha1.Vo
 	}
 	next.Status = v.Status
 	f.put(next)
+	if lost != "" {
+		return nil, errDown
+	}
 	return next.DeepCopy(), nil
 }
 

@@ -37,6 +37,7 @@ func (v *Volume) CompareAndSwap(ctx context.Context, old, next volume.Record) er
 	}
 	defer v.unlockPublishing()
 	acquires := next.Epoch != old.Epoch
+	v.swapping(old, next)
 	var attachment string
 	err := v.update(ctx, func(obj *v1alpha1.Volume) error {
 		now, err := recordOf(obj)
@@ -61,14 +62,28 @@ func (v *Volume) CompareAndSwap(ctx context.Context, old, next volume.Record) er
 		}
 		return nil
 	})
-	if err != nil || !acquires {
+	if err != nil {
 		return err
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.holder = next.Holder
-	v.publishedLocked(attachment)
+	if acquires {
+		v.holder = next.Holder
+		v.publishedLocked(attachment)
+	}
+	if v.written = nil; next.Holder == v.holder {
+		v.written = []volume.Record{next}
+	}
 	return nil
+}
+
+// swapping notes that the object may hold next from now on, whatever is answered.
+func (v *Volume) swapping(old, next volume.Record) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.written = nil; next.Epoch == old.Epoch {
+		v.written = []volume.Record{old, next}
+	}
 }
 
 // Kept reads status.reservations from the API server itself.

@@ -65,6 +65,9 @@ func (v *Volume) follow(ctx context.Context) error {
 	}
 	defer w.Stop()
 	for {
+		if err := v.judge(ctx); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

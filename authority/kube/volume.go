@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/pkg/volume"
 )
 
 var (
@@ -57,8 +58,12 @@ type Volume struct {
 	// reconfigured is closed and replaced when the settings changed.
 	reconfigured chan struct{}
 	holder       string // that this process acquired its epoch as; empty before
-	published    string // status.target.attachment, as this holder wrote it
-	publishes    uint64 // writes of published so far
+	// written are the records of which one is the newest that this process
+	// wrote: two while it is not known what became of a swap, none before it has
+	// an epoch and after it gave it back.
+	written   []volume.Record
+	published string // status.target.attachment, as this holder wrote it
+	publishes uint64 // writes of published so far
 }
 
 // New makes the connection; nothing is asked of the API server yet.

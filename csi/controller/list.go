@@ -115,11 +115,12 @@ func (s *Server) ControllerGetVolumeHealth(ctx context.Context, q *csi.Controlle
 
 // severity is what a condition that is False means to the volume.
 var severity = map[string]csi.VolumeHealthErrorType{
-	v1alpha1.ConditionPlaced:  csi.VolumeHealthErrorType_INACCESSIBLE,
-	v1alpha1.ConditionServing: csi.VolumeHealthErrorType_INACCESSIBLE,
-	v1alpha1.ConditionIntact:  csi.VolumeHealthErrorType_DEGRADED,
-	v1alpha1.ConditionHealthy: csi.VolumeHealthErrorType_DEGRADED,
-	v1alpha1.ConditionPrefix:  csi.VolumeHealthErrorType_DATA_LOSS,
+	v1alpha1.ConditionPlaced:   csi.VolumeHealthErrorType_INACCESSIBLE,
+	v1alpha1.ConditionServing:  csi.VolumeHealthErrorType_INACCESSIBLE,
+	v1alpha1.ConditionIntact:   csi.VolumeHealthErrorType_DEGRADED,
+	v1alpha1.ConditionHealthy:  csi.VolumeHealthErrorType_DEGRADED,
+	v1alpha1.ConditionRecorded: csi.VolumeHealthErrorType_DEGRADED, // no other target could take over
+	v1alpha1.ConditionPrefix:   csi.VolumeHealthErrorType_DATA_LOSS,
 }
 
 func health(v *v1alpha1.Volume) *csi.VolumeHealth {

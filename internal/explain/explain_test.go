@@ -278,6 +278,11 @@ var cases = []struct {
 	{"refused-record", func(w *world) {
 		w.volume.Status.Refused = "replica r1 has promised epoch 9, this target holds 4"
 	}, []string{"No target goes by the Volume's record, so that nothing is lost: replica r1 has promised epoch 9"}},
+	{"edited-record", func(w *world) {
+		w.volume.Status.Refused = "status.voters changed by hand"
+		w.volume.Status.Conditions = append(w.volume.Status.Conditions, metav1.Condition{Type: "Recorded", Status: "False", Reason: "EditedByHand",
+			Message: "status.voters changed by hand to []; put it back: kubectl patch", LastTransitionTime: ago(time.Minute)})
+	}, []string{"is not what its target wrote: status.voters changed by hand to []; put it back"}},
 	{"below-min-voters", func(w *world) {
 		w.volume.Spec.Consistency, w.volume.Spec.MinVoters, w.volume.Status.Level = "all", pointer(int32(2)), "all"
 		w.replica(1, v1alpha1.ReplicaOffline)

@@ -143,6 +143,9 @@ func servingFindings(f *Facts) []Finding {
 	if v == nil || len(v.Status.Replicas) == 0 || v.DeletionTimestamp != nil {
 		return nil
 	}
+	if c := f.condition(v1alpha1.ConditionRecorded, metav1.ConditionFalse); c != nil {
+		return one("do as the message says", "The Volume's record is not what its target wrote: %s", c.Message)
+	}
 	if v.Status.Refused != "" {
 		return one("put status.voters, level, voterZones and localZone of the Volume back as they were last, status.epoch above every epoch that "+
 			"the message names, and only then remove status.refused (`kubectl edit volume "+v.Name+" --subresource=status`)",

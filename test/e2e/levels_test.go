@@ -211,19 +211,45 @@ func TestReplaced(t *testing.T) {
 	}
 }
 
-// TestOldBackup: a Volume's status from an old backup is refused, by every
-// target, until a person has put the newest back.
+// editedByHand edits the voters under a target, which says so and goes on, and puts
+// them back as it says.
+func editedByHand(t *testing.T, ns, v string) {
+	t.Helper()
+	const recorded = `{.status.conditions[?(@.type=="Recorded")].status}`
+	kubectl(t, "patch", "volume", v, "--subresource=status", "--type=merge", "-p", `{"status":{"voters":["r0"]}}`)
+	t.Logf("told %v after the edit", status(t, 20*time.Second, v, recorded, "False"))
+	says(t, 20*time.Second, []string{"EditedByHand", "status.voters"}, "get", "events", "--field-selector", "involvedObject.name="+v)
+	sh(t, ns, "app", "echo on > /data/on; sync -f /data")
+	message := kubectl(t, "get", "volume", v, "-o", `jsonpath={.status.conditions[?(@.type=="Recorded")].message}`)
+	_, command, _ := strings.Cut(message, "put it back: kubectl ")
+	args, patch, found := strings.Cut(command, " -p '")
+	if !found {
+		t.Fatalf("no command in %q", message)
+	}
+	kubectl(t, append(strings.Fields(args), "-p", strings.TrimSuffix(patch, "'"))...)
+	status(t, 20*time.Second, v, recorded+"{.status.refused}{.status.voters}{.status.state}", `True["r0","r1","r2"]Healthy`)
+}
+
+// TestOldBackup: a Volume's status that is edited by hand, or from an old backup, is
+// refused by every later target until a person has put the newest back.
 func TestOldBackup(t *testing.T) {
 	ns, v := written(t)
 	healthy(t, v)
+	editedByHand(t, ns, v)
 	for range 2 { // some epochs
 		kubectl(t, "-n", "cask-system", "delete", "pod", "-l", "cask.storage/volume="+v+",cask.storage/role=target", "--force", "--grace-period=0")
 		time.Sleep(time.Second)
 		healthy(t, v)
 	}
-	kubectl(t, "patch", "volume", v, "--subresource=status", "--type=merge", "-p", `{"status":{"epoch":1,"holder":"long ago"}}`)
-	kubectl(t, "-n", "cask-system", "delete", "pod", "-l", "cask.storage/volume="+v+",cask.storage/role=target", "--force", "--grace-period=0")
-	says(t, 60*time.Second, []string{"RecordRefused", "old backup"}, "get", "volume", v, "-o", `jsonpath={.status.conditions[?(@.type=="Serving")]}`)
+	refused := func(patch, why string) {
+		t.Helper()
+		kubectl(t, "patch", "volume", v, "--subresource=status", "--type=merge", "-p", patch)
+		status(t, 20*time.Second, v, `{.status.conditions[?(@.type=="Recorded")].status}`, "False")
+		kubectl(t, "-n", "cask-system", "delete", "pod", "-l", "cask.storage/volume="+v+",cask.storage/role=target") // waits: until it is gone, the target marks the record again
+		says(t, 60*time.Second, []string{"RecordRefused", why}, "get", "volume", v, "-o", `jsonpath={.status.conditions[?(@.type=="Serving")]}`)
+	}
+	refused(`{"status":{"epoch":1,"holder":"long ago"}}`, "status.epoch, status.holder")
+	refused(`{"status":{"refused":null}}`, "old backup") // the mark alone is gone: replicas know better
 	epoch := kubectl(t, "get", "volume", v, "-o", "jsonpath={.status.epoch}")
 	time.Sleep(10 * time.Second)
 	status(t, time.Second, v, "{.status.epoch}", epoch)

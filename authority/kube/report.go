@@ -30,7 +30,10 @@ func (v *Volume) Report(ctx context.Context, s target.Status) error {
 	var news []metav1.Condition
 	var about *v1alpha1.Volume
 	err := v.update(ctx, func(obj *v1alpha1.Volume) error {
-		if uint64(obj.Status.Epoch) != s.Epoch { //nolint:gosec // the schema keeps it from being negative
+		switch epoch := uint64(obj.Status.Epoch); { //nolint:gosec // the schema keeps it from being negative
+		case epoch < s.Epoch:
+			return fmt.Errorf("epoch %d of this target is not recorded yet, volume %s is at %d", s.Epoch, v.o.Volume, epoch)
+		case epoch > s.Epoch:
 			return fmt.Errorf("volume %s is at epoch %d, this target at %d: %w", v.o.Volume, obj.Status.Epoch, s.Epoch, ErrSuperseded)
 		}
 		before := obj.Status.DeepCopy()

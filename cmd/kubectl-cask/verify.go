@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,19 +41,20 @@ func verifyCommand(cl *cluster) *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), within)
 			defer cancel()
-			v, err := verify(ctx, w, f.Volume.Name)
+			st, err := verify(ctx, w, f.Volume.Name)
 			if err != nil {
 				return err
 			}
-			return printVerification(cmd, v)
+			return printVerification(cmd, st)
 		},
 	}
 	c.Flags().DurationVar(&within, "timeout", within, "how long to wait for it; it goes on without")
 	return c
 }
 
-// verify asks the target of a Volume, and waits for its answer.
-func verify(ctx context.Context, c client.Client, name string) (*v1alpha1.VolumeVerification, error) {
+// verify asks the target of a Volume, and waits for its answer, which is in the
+// status.
+func verify(ctx context.Context, c client.Client, name string) (*v1alpha1.VolumeStatus, error) {
 	request := time.Now().UTC().Format("2006-01-02T15:04:05.000000Z")
 	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, v1alpha1.AnnotationVerify, request)
 	obj := &v1alpha1.Volume{}
@@ -64,7 +66,7 @@ func verify(ctx context.Context, c client.Client, name string) (*v1alpha1.Volume
 	defer look.Stop()
 	for {
 		if v := obj.Status.Verification; v != nil && v.Request == request {
-			return v, nil
+			return &obj.Status, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -77,12 +79,17 @@ func verify(ctx context.Context, c client.Client, name string) (*v1alpha1.Volume
 	}
 }
 
-func printVerification(cmd *cobra.Command, v *v1alpha1.VolumeVerification) error {
-	out := cmd.OutOrStdout()
-	switch {
-	case v.Failed != "":
+func printVerification(cmd *cobra.Command, st *v1alpha1.VolumeStatus) error {
+	out, v := cmd.OutOrStdout(), st.Verification
+	if v.Failed != "" {
 		return fmt.Errorf("the replicas were not compared: %s", v.Failed)
-	case len(v.Differ) == 0:
+	}
+	for _, r := range st.Replicas {
+		if !slices.Contains(v.Replicas, r.ID) {
+			fmt.Fprintf(out, "replica %s was not compared: it was not in sync, or did not answer\n", r.ID)
+		}
+	}
+	if len(v.Differ) == 0 {
 		_, err := fmt.Fprintf(out, "%d replicas are the same at operation %d: %d bytes held, %d bytes of block pointers and %d of content read\n",
 			len(v.Replicas), v.Seq, v.HeldBytes, v.ReadBytes, v.ComparedBytes)
 		return err

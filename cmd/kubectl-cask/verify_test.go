@@ -21,6 +21,7 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := volume("pvc-1", v1alpha1.VolumeHealthy)
+	old.Status.Replicas = []v1alpha1.VolumeReplica{{ID: "r0"}, {ID: "r1"}, {ID: "r2"}}
 	old.Status.Verification = &v1alpha1.VolumeVerification{Request: "earlier", Replicas: []string{"r9"}}
 	c := fake.NewClientBuilder().WithScheme(s).WithObjects(old).Build()
 	answered := make(chan error, 1)
@@ -38,18 +39,18 @@ func TestVerify(t *testing.T) {
 			}
 		}()
 	}()
-	v, err := verify(t.Context(), c, "pvc-1")
-	if err != nil || <-answered != nil || v.Seq != 7 {
-		t.Fatalf("%+v, %v", v, err)
+	st, err := verify(t.Context(), c, "pvc-1")
+	if err != nil || <-answered != nil || st.Verification.Seq != 7 {
+		t.Fatalf("%+v, %v", st, err)
 	}
 	cmd := &cobra.Command{}
 	var out strings.Builder
 	cmd.SetOut(&out)
-	if err := printVerification(cmd, v); err != nil || !strings.HasPrefix(out.String(), "2 replicas are the same at operation 7: 4096 bytes held") {
+	if err := printVerification(cmd, st); err != nil || !strings.HasPrefix(out.String(), "replica r2 was not compared: it was not in sync, or did not answer\n2 replicas are the same at operation 7: 4096 bytes held") {
 		t.Errorf("%q, %v", out.String(), err)
 	}
-	v.Differ = []v1alpha1.VolumeDifference{{ID: "r1", Bytes: 512, Extents: "[0+512]"}}
-	if err := printVerification(cmd, v); err == nil || !strings.Contains(out.String(), "replica r1 differs in 512 bytes: [0+512]") {
+	st.Verification.Differ = []v1alpha1.VolumeDifference{{ID: "r1", Bytes: 512, Extents: "[0+512]"}}
+	if err := printVerification(cmd, st); err == nil || !strings.Contains(out.String(), "replica r1 differs in 512 bytes: [0+512]") {
 		t.Errorf("%q, %v", out.String(), err)
 	}
 }

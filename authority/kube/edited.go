@@ -54,13 +54,15 @@ func (v *Volume) judged(obj *v1alpha1.Volume) []metav1.Condition {
 		return nil // not, or no longer, this target's to judge
 	}
 	c := metav1.Condition{Type: v1alpha1.ConditionRecorded, Status: metav1.ConditionFalse, Reason: "EditedByHand"}
-	names, is, was := differences(now, written[0])
-	asWritten := err == nil && slices.ContainsFunc(written, now.Equal)
-	switch {
-	case asWritten && (now.Refused != "" || !meta.IsStatusConditionFalse(obj.Status.Conditions, c.Type)):
-		return nil
-	case asWritten:
+	if err == nil && slices.ContainsFunc(written, now.Equal) {
+		if now.Refused != "" || !meta.IsStatusConditionFalse(obj.Status.Conditions, c.Type) {
+			return nil
+		}
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, "AsWritten", "the record is what the target wrote"
+		return set(obj, []metav1.Condition{c})
+	}
+	names, is, was := differences(now, written[0])
+	switch {
 	case err != nil:
 		c.Message = err.Error()
 		obj.Status.Refused = cut(c.Message)

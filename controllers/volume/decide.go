@@ -106,10 +106,10 @@ func (p *pass) place() (bool, error) {
 	if p.Volume.DeletionTimestamp != nil {
 		return false, nil
 	}
-	if p.want.Initialized || p.want.Epoch != 0 || len(p.want.Voters) != 0 {
+	if p.want.Initialized || p.want.Epoch != 0 || len(p.want.Voters) != 0 || p.built() {
 		p.finding(v1alpha1.ConditionPlaced, metav1.ConditionFalse, "PlacementLost", fmt.Sprintf(
-			"volume %s has been used, but its status no longer says where its replicas are; "+
-				"restore status.replicas (id, node, pool) from a backup of the object: its extents are named %s-<id> in the pools", p.Volume.Name, p.Volume.Name))
+			"volume %[1]s has been used, but its status no longer says where its replicas are; restore status.replicas (id, node, pool) and voters from a "+
+				"backup of the object: its extents are named %[1]s-<id> in the pools, and its Deployments %[1]s-rep-<id>", p.Volume.Name))
 		return false, nil
 	}
 	if !p.Placing {
@@ -133,6 +133,22 @@ func (p *pass) place() (bool, error) {
 	}
 	p.record(placed)
 	return false, nil // what was chosen is recorded before it is built on
+}
+
+// built reports whether anything was made for the volume: never before its places
+// are in the status.
+func (p *pass) built() bool {
+	for _, d := range p.Deployments {
+		if metav1.IsControlledBy(&d, p.Volume) {
+			return true
+		}
+	}
+	for _, svc := range p.Services {
+		if metav1.IsControlledBy(&svc, p.Volume) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *pass) demand() Demand {

@@ -202,15 +202,23 @@ func TestPlacementIsForLife(t *testing.T) {
 	b.condition(v1alpha1.ConditionPodsReady, "PoolMissing")
 }
 
-// TestLostPlacement: a status that was emptied by hand is not made up anew.
+// TestLostPlacement: a status that was emptied by hand is not made up anew, even
+// when nothing in it says that there ever was one.
 func TestLostPlacement(t *testing.T) {
-	b := newBench(t)
-	b.serve()
-	b.s.Volume.Status.Replicas = nil
-	b.settle()
-	b.condition(v1alpha1.ConditionPlaced, "PlacementLost")
-	if len(b.s.Volume.Status.Replicas) != 0 || len(b.s.Deployments) != 4 {
-		t.Error("something was done about it")
+	for name, edit := range map[string]func(*v1alpha1.VolumeStatus){
+		"replicas": func(s *v1alpha1.VolumeStatus) { s.Replicas = nil },
+		"all":      func(s *v1alpha1.VolumeStatus) { *s = v1alpha1.VolumeStatus{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.serve()
+			edit(&b.s.Volume.Status)
+			b.settle()
+			b.condition(v1alpha1.ConditionPlaced, "PlacementLost")
+			if st := b.s.Volume.Status; len(st.Replicas)+len(st.Voters) != 0 && name == "all" || len(st.Replicas) != 0 || len(b.s.Deployments) != 4 {
+				t.Errorf("something was done about it: %+v", st)
+			}
+		})
 	}
 }
 

@@ -61,7 +61,7 @@ func TestResize(t *testing.T) {
 	if err := syscall.Kill(st.PIDs.Replicas[1], syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, []string{"replica r1", "goes on by itself"}, dir, "128Mi", "--timeout", "2s")
+	refused(t, []string{"replica r1", "goes on by itself"}, dir, "128Mi", "--timeout", "4s")
 	if out := string(cask(t, "local", "status", "--dir", dir)); !strings.Contains(out, "resize    replica r1") {
 		t.Errorf("status: %s", out)
 	}

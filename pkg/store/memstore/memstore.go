@@ -157,6 +157,16 @@ func (s *Store) Unstable() int {
 	return len(s.undo)
 }
 
+// Volatile reports whether a crash may undo some of the content of e now.
+func (s *Store) Volatile(e block.Extent) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bs := uint64(s.opt.BlockSize)
+	return slices.ContainsFunc(s.undo, func(u undo) bool {
+		return slices.ContainsFunc(u.blocks, func(b undoBlock) bool { return e.Overlaps(block.Extent{Off: b.n * bs, Len: bs}) })
+	})
+}
+
 // Info implements store.Store.
 func (s *Store) Info() store.Info {
 	s.mu.Lock()

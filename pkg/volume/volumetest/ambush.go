@@ -26,11 +26,15 @@ func (w *world) minority() {
 			}
 		}
 	}
+	drops := w.favours("drop", 0.2) && w.dropAt(keep)
 	w.after(w.between(0, 400*ms), func() {
 		if w.healing {
 			return
 		}
 		keep.isolated = true
+		if drops {
+			w.rebootAll()
+		}
 		if w.chance(0.7) {
 			t.kill()
 		}
@@ -45,6 +49,27 @@ func (w *world) minority() {
 		})
 	})
 	w.after(w.between(2000*ms, 8000*ms), func() { clear(t.cut) })
+}
+
+// dropAt has a snapshot of n's dropped that was acknowledged, if it has one.
+func (w *world) dropAt(n *node) bool {
+	if n.store == nil {
+		return false
+	}
+	for _, x := range n.store.Snapshots() {
+		if w.snap(x.Name).ret != 0 {
+			w.clients[0].dropSnapshot(x)
+			return true
+		}
+	}
+	return false
+}
+
+// rebootAll has nobody repeat what is under way.
+func (w *world) rebootAll() {
+	for _, c := range w.clients {
+		c.reboot()
+	}
 }
 
 // zombie takes all but one replica from a target that nobody writes through,
@@ -75,6 +100,68 @@ func (w *world) zombie() {
 			clear(next.cut)
 		})
 	})
+}
+
+// lag has what all replicas but one send to a target under way for long: the
+// confirmations of its lease come when a newer target serves and has taken
+// writes, and a reader has stayed.
+func (w *world) lag() {
+	t := w.newest()
+	if len(w.inSync(t)) < len(w.replicas) {
+		return
+	}
+	w.calm = w.now + 700*ms // nothing of its own is open
+	w.after(100*ms, func() {
+		for _, n := range w.replicas[1:] {
+			t.cut[n.id] = toTarget
+		}
+	})
+	w.after(600*ms, func() { // it has asked each of them once more
+		if w.healing {
+			return
+		}
+		w.another()
+		next := w.newest()
+		next.cut[w.replicas[0].id] = bothWays
+		for _, c := range w.clients {
+			if c.writes > 0 {
+				c.goTo(next)
+			} else {
+				c.goTo(t)
+				c.pinned = w.now + 4500*ms
+			}
+		}
+		next.ambush = func(p volume.Phase) {
+			if p == volume.Serving {
+				next.ambush = nil
+				w.after(w.between(50*ms, 500*ms), t.hearLate)
+			}
+		}
+		w.after(w.between(3500*ms, 5000*ms), func() {
+			clear(t.cut)
+			clear(next.cut)
+		})
+	})
+}
+
+// hearLate has all that was sent to t arrive, and nothing that will be. Then
+// hosts read there.
+func (t *target) hearLate() {
+	w := t.w
+	for _, n := range w.replicas {
+		if k := t.conns[n.id]; k != nil {
+			w.handOver(k, &k.toTgt, len(k.toTgt.queue))
+		}
+	}
+	for i := range volume.Time(10) {
+		w.after((5+5*i)*ms, func() {
+			for _, c := range w.clients {
+				if c.target == t && c.writes == 0 && !w.healing {
+					c.start()
+				}
+			}
+		})
+	}
 }
 
 // interruptTakeover has a new target lose a replica that has just promised,
@@ -225,9 +312,7 @@ func (w *world) outlive() {
 			keep.isolated = true
 			t.lose(others)
 			t.kill()
-			for _, c := range w.clients {
-				c.reboot()
-			}
+			w.rebootAll()
 			w.another()
 		}
 	})
@@ -241,26 +326,6 @@ func (w *world) outlive() {
 			w.another()
 		}
 	})
-}
-
-// ambushFetch is called when n fetches a chunk from another: the answer is late,
-// it comes when n has another connection and is about to count, or the source
-// loses its memory first.
-func (w *world) ambushFetch(n, src *node, there *volume.Time) (late bool) {
-	if w.healing || !w.ambushes || w.chance(0.8) {
-		return false
-	}
-	if w.chance(0.5) {
-		late = true
-		if k := w.newest().conns[n.id]; k != nil {
-			w.after(*there+w.between(0, 3*ms), func() { w.hangUp(k) })
-		}
-	} else if w.mayLose(src) {
-		*there += w.between(5*ms, 200*ms)
-		src.crash()
-		w.after(w.between(0, 5*ms), src.start)
-	}
-	return late
 }
 
 // lose drops what is under way to some replicas.

@@ -24,9 +24,12 @@ func (w *world) quiet() bool {
 			return false
 		}
 	}
-	keepsTurn := func(n *node) bool { return n.up && n.turns != 0 } // that other volumes wait for
-	return w.sized() && w.asLaidOut() && w.sameMark() && w.sound() && !slices.ContainsFunc(w.inUse(), keepsTurn)
+	return w.sized() && w.asLaidOut() && w.sameMark() && w.sound() && !slices.ContainsFunc(w.replicas, (*node).keepsTurn)
 }
+
+// keepsTurn reports whether n has others wait for a turn to be rebuilt; the
+// kernel takes back what a dead process held.
+func (n *node) keepsTurn() bool { return n.up && n.turns != 0 }
 
 func (w *world) sameMark() bool {
 	ns := w.inUse()
@@ -46,11 +49,6 @@ func (w *world) finish() (Result, *Broken) {
 	}
 	if w.err == nil {
 		w.checkIdentical()
-		for _, n := range w.inUse() { // nobody greets the others, and a dead target does not hang up here
-			if n.up && n.turns != 0 { // the kernel takes back what the dead held
-				w.fail(Live, "%s is rebuilt no more and keeps the turn of others", n.id)
-			}
-		}
 		for _, n := range w.replicas {
 			w.checkPrefix(n)
 		}

@@ -145,14 +145,20 @@ func (c *client) start() {
 		return
 	}
 	if kind == snapping {
-		c.flush++
-		c.issue(-c.flush, c.snapshotRequest())
+		c.startSnapping()
 		return
 	}
-	o := op{client: c.id, block: w.rng.IntN(blocks), write: kind == writing, size: w.size.grown}
+	b := w.rng.IntN(blocks)
 	if w.chance(0.6) {
-		o.block = w.rng.IntN(contended)
+		b = w.rng.IntN(contended)
 	}
+	c.access(b, kind)
+}
+
+// access reads or writes a block.
+func (c *client) access(b, kind int) {
+	w := c.w
+	o := op{client: c.id, block: b, write: kind == writing, size: w.size.grown}
 	r := &volume.Request{Op: block.OpRead, Extent: block.Extent{Off: uint64(o.block) * blockSize, Len: blockSize}}
 	if o.write {
 		c.fill(&o, r)
@@ -163,9 +169,14 @@ func (c *client) start() {
 
 func (c *client) startFlush() {
 	if c.under[flushing] < inFlight[flushing] && !c.over {
-		c.flush++
-		c.issue(-c.flush, &volume.Request{Op: block.OpFlush})
+		c.ask(&volume.Request{Op: block.OpFlush})
 	}
+}
+
+// ask issues what is no access.
+func (c *client) ask(r *volume.Request) {
+	c.flush++
+	c.issue(-c.flush, r)
 }
 
 // fill makes r a write of a new value, or an unmap.

@@ -49,7 +49,7 @@ func (w *world) faultKinds() []fault {
 		{"kill", w.killTarget}, {"kill", w.killTarget}, {"move", w.moveTarget}, {"overtake", w.overtake},
 		{"authority", w.loseAuthority}, {"authority", w.slowAuthority},
 		{"split", w.split}, {"split", w.split}, {"reboot", w.splitAndReboot}, {"takeover", w.isolateCrashAndKill},
-		{"minority", w.minority}, {"minority", w.minority}, {"zombie", w.zombie}, {"zombie", w.zombie}, {"interrupt", w.interruptTakeover},
+		{"minority", w.minority}, {"minority", w.minority}, {"zombie", w.zombie}, {"zombie", w.zombie}, {"lag", w.lag}, {"interrupt", w.interruptTakeover},
 		{"freeze", w.freezeTarget}, {"redial", w.redial}, {"full", w.fillDisk}, {"flap", w.flap}, {"outgrow", w.outgrow}, {"outlive", w.outlive}, {"levels", w.strengthen},
 		{"power", w.powerCutWhenever}, {"disk", w.failDisk}, {"disk", w.replaceDisk}, {"rot", w.rotBlocks},
 	}
@@ -269,11 +269,17 @@ func (w *world) powerCutWhenever() {
 			if c.writes > 0 && !w.healing {
 				c.startFlush()
 				c.quiet = w.now + w.between(0, 12_000*ms)
+				if w.chance(0.5) {
+					w.calm = w.now + 3000*ms // what is lost stays so
+				}
 			}
 			w.powerCut()
 		})
 	default:
 		c.quiet = w.now + w.between(2000*ms, 12_000*ms)
+		if w.chance(0.5) {
+			w.calm = c.quiet
+		}
 		w.after(w.between(0, 300*ms), w.powerCut)
 	}
 }

@@ -26,7 +26,7 @@ func (w *world) setUpLayout() {
 		return
 	}
 	w.layout = &volume.Layout{Level: w.opt.Level, Replicas: slices.Clone(w.auth.record.Voters)}
-	if w.chance(0.5) {
+	if w.favours("deny", 0.5) {
 		w.auth.leaving = map[quorum.ReplicaID]bool{}
 		w.after(w.between(0, 500*ms), w.operate)
 	}

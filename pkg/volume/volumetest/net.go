@@ -69,9 +69,18 @@ func (w *world) nodeHears(k *conn) {
 	w.after(w.between(0, 100*ms), func() {
 		k.over = true
 		if k.n.up && k.n.life == k.life {
-			k.n.core.Ended(k.replyConn())
+			k.endAtNode()
 		}
 	})
+}
+
+// endAtNode tells the node's process that k is over. A turn to be rebuilt that it
+// held for that target others wait for.
+func (k *conn) endAtNode() {
+	n := k.n
+	if n.core.Ended(k.replyConn()); n.turns != 0 && n.core.Current(k.replyConn()) {
+		n.w.fail(Live, "%s keeps the turn of others, and nobody rebuilds it", n.id)
+	}
 }
 
 // hangUp ends k for the target. What was sent may be lost, or still reach the
@@ -169,25 +178,31 @@ func (w *world) deliver(k *conn, p *pipe) {
 	if p.busy = len(p.queue) > 0; !p.busy { // lost
 		return
 	}
-	n := 1 + w.rng.IntN(len(p.queue))
+	if !w.handOver(k, p, 1+w.rng.IntN(len(p.queue))) {
+		return
+	}
+	if p.busy = len(p.queue) > 0; p.busy {
+		w.after(w.latency(k), func() { w.deliver(k, p) })
+	}
+}
+
+// handOver delivers the first n frames, and reports whether more may come.
+func (w *world) handOver(k *conn, p *pipe, n int) bool {
 	batch := p.queue[:n]
 	p.queue = p.queue[n:]
 	for _, b := range batch {
 		if b == nil {
 			w.hangUp(k)
-			return
+			return false
 		}
 		m, err := replication.Decode(b)
 		if err != nil {
 			w.fail(Protocol, "decode: %v", err)
-			return
+			return false
 		}
 		w.arrive(k, p, m)
 	}
-	p.busy = len(p.queue) > 0
-	if p.busy {
-		w.after(w.latency(k), func() { w.deliver(k, p) })
-	}
+	return true
 }
 
 // arrive hands m over, unless the process it was for is gone. What was sent

@@ -34,6 +34,7 @@ type node struct {
 	promised history.Epoch // when last looked at
 	unkept   bool          // had no space to keep what it had before its rebuild
 	atBegin  func()        // called when its rebuild ends; may be nil
+	disowned bool          // it did alone what is not to be; see disown
 	shadow   shadow
 	crashes  int
 	room     uint64   // of its extent, for a volume of that many bytes
@@ -100,6 +101,13 @@ func (n *node) start() {
 	n.w.trace("%s starts: %v", n.id, n.core)
 }
 
+// fetch is the way of a question to another replica, and of its answer.
+type fetch struct {
+	of          block.Extent
+	there, back volume.Time
+	late        bool // it comes with the next Begin
+}
+
 // Fetch makes node a replica.Peers. What is asked and answered may come late.
 func (n *node) Fetch(addr string, m replication.Message, done func(replication.Message, error)) {
 	w, life := n.w, n.life
@@ -123,22 +131,22 @@ func (n *node) Fetch(addr string, m replication.Message, done func(replication.M
 	}
 	w.conns++
 	k := replica.ConnID(w.conns)
-	there, back := way(), way()
-	late := w.ambushFetch(n, src, &there)
-	w.after(there, func() {
+	f := fetch{of: m.Extent, there: way(), back: way()}
+	w.ambushFetch(n, src, &f)
+	w.after(f.there, func() {
 		if !src.up || src.isolated || n.isolated {
 			return
 		}
 		src.core.Handle(k, []replication.Message{w.recode(m)}, func(r replication.Message) {
 			r = w.recode(r)
-			if late {
+			if f.late {
 				n.late = append(n.late, func() { finish(r, nil) })
 				return
 			}
-			w.after(back, func() { finish(r, nil) })
+			w.after(f.back, func() { finish(r, nil) })
 		})
 	})
-	if !late {
+	if !f.late {
 		w.after(w.between(1000*ms, 4000*ms), func() { finish(replication.Message{}, errors.New("no answer")) })
 	}
 }
@@ -246,6 +254,8 @@ func (n *node) handle(k *conn, m replication.Message) {
 			n.resumed++
 		}
 		w.ambushRebuild(n, k)
+	case replication.Turn:
+		w.ambushTurn(k.t)
 	case replication.Changed:
 		w.ambushChanged(n)
 	case replication.Copied:
@@ -267,7 +277,7 @@ func (n *node) handle(k *conn, m replication.Message) {
 		w.nodeHangsUp(k)
 	}
 	if k.over { // a server says so after the last message
-		n.core.Ended(k.replyConn())
+		k.endAtNode()
 	}
 	n.ended()
 }
@@ -413,6 +423,7 @@ func (t *target) step(event func()) {
 			t.ambush(p)
 		}
 		t.w.trace("%s %v epoch %d %s", t.name, p, t.core.Epoch(), t.core.Status().Unclean)
+		t.w.ambushPhase(t, p)
 	}
 }
 
@@ -445,6 +456,9 @@ func (t *target) do(a volume.Action) {
 		a.Req.Owner.(func(*volume.Request, error))(a.Req, a.Err)
 	case volume.ActStop:
 		w.trace("%s stops: %v", t.name, a.Err)
+		if _, refuse := w.auth.record.Refuse(t.name, a.Err); refuse {
+			w.fail(Live, "the record of %s would be refused, and no target go by it: %v", t.name, a.Err)
+		}
 		w.after(0, t.kill)
 	}
 }

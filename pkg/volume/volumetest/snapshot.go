@@ -26,14 +26,25 @@ type snapOp struct {
 	dropped   volume.Time // that was acknowledged
 }
 
-// snapshotRequest asks for a new snapshot or for a list.
-func (c *client) snapshotRequest() *volume.Request {
+// startSnapping asks for a new snapshot or for a list.
+func (c *client) startSnapping() {
 	if c.w.chance(0.5) {
-		return &volume.Request{Op: volume.OpListSnapshots}
+		c.ask(&volume.Request{Op: volume.OpListSnapshots})
+		return
 	}
+	c.takeSnapshot()
+}
+
+func (c *client) takeSnapshot() {
 	name := fmt.Sprintf("s%d", len(c.w.snaps))
 	c.w.snaps = append(c.w.snaps, snapOp{name: name, call: c.w.now})
-	return &volume.Request{Op: volume.OpSnapshot, Name: name}
+	c.ask(&volume.Request{Op: volume.OpSnapshot, Name: name})
+}
+
+func (c *client) dropSnapshot(x store.SnapshotInfo) {
+	s := c.w.snap(x.Name)
+	s.doomed, s.again = true, s.again || s.ret == 0
+	c.ask(&volume.Request{Op: volume.OpDropSnapshot, Name: x.Name, Base: x.Seq})
 }
 
 func (w *world) snap(name string) *snapOp {
@@ -74,11 +85,7 @@ func (c *client) listed(list []store.SnapshotInfo, call volume.Time) {
 		}
 	}
 	if len(list) > 0 && !w.healing && w.chance(0.6) {
-		x := list[w.rng.IntN(len(list))]
-		s := w.snap(x.Name)
-		s.doomed, s.again = true, s.again || s.ret == 0
-		c.flush++
-		c.issue(-c.flush, &volume.Request{Op: volume.OpDropSnapshot, Name: x.Name, Base: x.Seq})
+		c.dropSnapshot(list[w.rng.IntN(len(list))])
 	}
 }
 

@@ -3,6 +3,7 @@ package volumetest
 import (
 	"slices"
 
+	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/store"
 	"github.com/cask-storage/cask/pkg/store/memstore"
 	"github.com/cask-storage/cask/pkg/volume"
@@ -18,6 +19,11 @@ func (w *world) favours(name string, p float64) bool {
 
 // ambushRebuild is called when replica n begins to be rebuilt.
 func (w *world) ambushRebuild(n *node, k *conn) {
+	if n.disowned && !w.healing {
+		n.disowned, w.peace = false, w.now+3000*ms
+		w.after(0, func() { w.hangUp(k) })
+		return
+	}
 	if w.healing || !w.ambushes || w.now < w.peace || w.chance(0.3) {
 		return
 	}
@@ -190,37 +196,124 @@ func (w *world) ambushCopied(n *node, k *conn) {
 		if w.healing {
 			return
 		}
-		switch w.rng.IntN(5) {
-		case 0:
+		switch at := w.rng.IntN(5); {
+		case at == 3, w.favours("disown", 0):
+			w.disown(n, k.t)
+		case at == 0:
 			w.hangUp(k)
 			n.isolated = true
 			w.after(w.between(0, 3000*ms), func() { n.isolated = false })
-		case 1:
+		case at == 1:
 			w.newest().kill()
 			w.another()
-		case 2:
+		case at == 2:
 			if m := w.anyNode(); w.mayLose(m) {
 				m.crash()
 				w.after(w.between(0, 1000*ms), m.start)
 			}
-		case 3:
-			// It has what no other has when the next target takes over.
-			for _, m := range w.replicas {
-				if m != n {
-					k.t.cut[m.id] = toNode
-				}
-			}
-			w.after(w.between(5*ms, 100*ms), func() {
-				k.t.kill()
-				w.another()
-			})
-		case 4:
+		case at == 4:
 			if w.mayLose(n) {
 				n.crash()
 				w.after(w.between(0, 1000*ms), n.start)
 			}
 		}
 	})
+}
+
+// disown has n alone, half rebuilt, do what t does last: it is not to be when the
+// next target takes over, and hosts may not repeat it. The rebuild that makes it good may be broken
+// off as it begins.
+func (w *world) disown(n *node, t *target) {
+	var others []*node
+	for _, m := range w.replicas {
+		if m != n {
+			t.cut[m.id] = toNode
+			others = append(others, m)
+		}
+	}
+	forgotten := w.favours("disown", 0.3)
+	if forgotten {
+		for range inFlight[writing] {
+			w.clients[0].start()
+		}
+	}
+	w.after(w.between(5*ms, 100*ms), func() {
+		if forgotten && !w.healing {
+			t.lose(others)
+			w.rebootAll()
+			w.calm, n.disowned = w.now+3000*ms, w.chance(0.5)
+		}
+		t.kill()
+		w.another()
+	})
+}
+
+// ambushTurn is called when t is about to rebuild a replica: a snapshot is taken
+// while it asks a slow source for those that there are.
+func (w *world) ambushTurn(t *target) {
+	if w.healing || !w.ambushes || !w.favours("snapshot", 0.1) {
+		return
+	}
+	if ready := w.inSync(t); len(ready) > 0 {
+		ready[0].slow = true
+		w.after(w.between(300*ms, 600*ms), func() { ready[0].slow = false })
+	}
+	w.after(w.between(0, 400*ms), func() {
+		if c := w.clients[0]; !w.healing && !c.over {
+			c.takeSnapshot()
+			w.calm = w.now + 1500*ms // another would have the rebuild begin anew
+		}
+	})
+}
+
+// ambushFetch is called when n fetches a chunk from another: the answer is late,
+// comes when n has another connection and is about to count, or what is there is
+// written meanwhile; or the source loses its memory first, best of all that of
+// what it is asked for.
+func (w *world) ambushFetch(n, src *node, f *fetch) {
+	if w.healing || !w.ambushes {
+		return
+	}
+	forgets := src.store != nil && src.store.Volatile(f.of) && w.favours("forget", 0.2)
+	switch {
+	case forgets && w.mayLose(src):
+		w.calm = w.now + 2000*ms // what is to be seen stays
+		w.loseFirst(src, f)
+	case f.of.Len > 0 && w.favours("overwrite", 0.05):
+		f.back += w.between(20*ms, 150*ms)
+		w.after(f.there+w.between(0, 20*ms), func() {
+			if c := w.clients[0]; !w.healing && !c.over {
+				c.access(int(f.of.Off)/blockSize, writing) //nolint:gosec // within the volume
+				w.calm = w.now + 1500*ms
+			}
+		})
+	case w.chance(0.8):
+	case w.chance(0.5):
+		f.late = true
+		if k := w.newest().conns[n.id]; k != nil {
+			w.after(f.there+w.between(0, 3*ms), func() { w.hangUp(k) })
+		}
+	case w.mayLose(src):
+		w.loseFirst(src, f)
+	}
+}
+
+// loseFirst has src lose its memory before it is asked.
+func (w *world) loseFirst(src *node, f *fetch) {
+	f.there += w.between(5*ms, 200*ms)
+	src.crash()
+	w.after(w.between(0, 5*ms), src.start)
+}
+
+// ambushPhase is called when t has come further: having reopened the volume from
+// the best copy it may die before hosts have heard of that.
+func (w *world) ambushPhase(t *target, p volume.Phase) {
+	if !w.healing && p == volume.Leasing && t.core.Status().Unclean != "" && w.favours("unclean", 0.2) {
+		w.after(0, func() {
+			t.kill()
+			w.another()
+		})
+	}
 }
 
 // ambushChange is called when a target asks for a change of its record.
@@ -234,8 +327,26 @@ func (w *world) ambushChange(t *target, a volume.Action) {
 		w.delayAnswer(t)
 	case w.layout != nil && w.favours("doubt", 0.3):
 		w.doubt(t, a.Old)
+	case w.auth.leaving != nil && w.favours("deny", 0.2):
+		w.deny(a)
 	default:
 		w.overtakeChange(t)
+	}
+}
+
+// deny has the replica that a change gives a vote leave before.
+func (w *world) deny(a volume.Action) {
+	l := *w.layout
+	l.Replicas = slices.DeleteFunc(slices.Clone(l.Replicas), func(id quorum.ReplicaID) bool {
+		if !slices.Contains(a.Next.Voters, id) || slices.Contains(a.Old.Voters, id) {
+			return false
+		}
+		w.auth.leaving[id] = true
+		w.auth.version++ // of the object that the record is in
+		return true
+	})
+	if len(l.Replicas) > 0 {
+		w.setLayout(l)
 	}
 }
 

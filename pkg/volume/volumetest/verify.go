@@ -50,7 +50,7 @@ func (w *world) plant() {
 	if len(ns) < 2 {
 		return
 	}
-	n, at := ns[w.rng.IntN(len(ns))], w.rng.Uint64N(blocks)*blockSize
+	n, at := ns[w.rng.IntN(len(ns))], w.rng.Uint64N(w.size.want/blockSize)*blockSize
 	e := block.Extent{Off: at, Len: blockSize}
 	if slices.ContainsFunc(ns, func(m *node) bool { return m.unreadable().Overlaps(e) }) {
 		return

@@ -38,8 +38,8 @@ type Options struct {
 	// PowerCuts lets all replicas lose their memory at once; then only
 	// flushed writes must survive.
 	PowerCuts bool
-	// Focus names the faults that happen (see faultKinds; "rebuild", "late" and
-	// "doubt" for those of traps.go); a random choice when nil.
+	// Focus names the faults that happen (see faultKinds, and what favours is
+	// asked for); a random choice when nil.
 	Focus []string
 	// Trace receives a line for each event; nil for none.
 	Trace func(string)

@@ -14,11 +14,9 @@ package historytest
 import (
 	"cmp"
 	"fmt"
-	"math"
+	"maps"
 	"slices"
 	"time"
-
-	"github.com/anishathalye/porcupine"
 )
 
 // Access is a read or a write of one block.
@@ -49,81 +47,35 @@ type History struct {
 	Flushes  []Flush
 }
 
-type input struct {
-	kind  kind
-	value uint64
-}
-
-type kind uint8
-
-const (
-	isRead kind = iota
-	isWrite
-	// mayWrite is an attempt that was given up and repeated: it takes
-	// effect once before the repetition is acknowledged, or never.
-	mayWrite
-)
-
-// register is one block: reads return the last write.
-var register = porcupine.NondeterministicModel{
-	Init: func() []any { return []any{uint64(0)} },
-	Step: func(state, in, out any) []any {
-		switch i := in.(input); {
-		case i.kind == isWrite:
-			return []any{i.value}
-		case i.kind == mayWrite && i.value != state.(uint64):
-			return []any{state, i.value}
-		case i.kind == mayWrite || out.(uint64) == state.(uint64):
-			return []any{state}
-		}
-		return nil
-	},
-}
-
 // returned is when a may have taken effect at the latest.
 func (a Access) returned() time.Duration {
 	if a.Ret == 0 {
-		return math.MaxInt64
+		return never
 	}
 	return a.Ret
 }
 
-func (a Access) attempts() []porcupine.Operation {
-	if !a.Write && a.Ret == 0 {
-		return nil
-	}
-	op := porcupine.Operation{Output: a.Value, Return: int64(a.returned())}
-	if !a.Write {
-		op.Input, op.Call = input{isRead, a.Value}, int64(a.Calls[0])
-		return []porcupine.Operation{op}
-	}
-	var out []porcupine.Operation
-	for i, call := range a.Calls {
-		op.Input, op.Call = input{mayWrite, a.Value}, int64(call)
-		if i == len(a.Calls)-1 && a.Ret != 0 {
-			op.Input = input{isWrite, a.Value}
-		}
-		out = append(out, op)
-	}
-	return out
-}
-
 // CheckLinearizable returns an error when a block's accesses have no order that
-// a register allows. It spends up to limit on each block; undecided counts
-// those for which that was too little.
-func (h *History) CheckLinearizable(limit time.Duration) (undecided int, err error) {
-	byBlock := map[int][]porcupine.Operation{}
+// a register allows. It tries up to work possibilities of each block; undecided
+// counts those for which that was too little.
+func (h *History) CheckLinearizable(work int) (undecided int, err error) {
+	read, byBlock := map[int]map[uint64]bool{}, map[int][]access{}
 	for _, a := range h.Accesses {
-		for _, op := range a.attempts() {
-			op.ClientId = len(byBlock[a.Block])
-			byBlock[a.Block] = append(byBlock[a.Block], op)
+		if read[a.Block] == nil {
+			read[a.Block] = map[uint64]bool{}
+		}
+		if !a.Write && a.Ret != 0 {
+			read[a.Block][a.Value] = true
 		}
 	}
-	for b, ops := range byBlock {
-		switch porcupine.CheckOperationsTimeout(register.ToModel(), ops, limit) {
-		case porcupine.Illegal:
-			return undecided, fmt.Errorf("block %d is not linearizable", b)
-		case porcupine.Unknown:
+	for _, a := range h.Accesses {
+		byBlock[a.Block] = append(byBlock[a.Block], a.attempts(read[a.Block])...)
+	}
+	for _, b := range slices.Sorted(maps.Keys(byBlock)) {
+		switch ok, judged := linearizable(byBlock[b], work); {
+		case !ok:
+			return undecided, fmt.Errorf("block %d: no order of its accesses explains what was read", b)
+		case !judged:
 			undecided++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/cask-storage/cask/pkg/block/historytest"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
@@ -54,11 +55,8 @@ func (w *world) finish() (Result, *Broken) {
 		}
 		w.checkTaken()
 	}
-	if w.err == nil && !w.opt.PowerCuts {
-		w.checkLinearizable()
-	}
 	if w.err == nil {
-		w.checkDurable()
+		w.checkHistory()
 	}
 	if w.err == nil {
 		w.plant()
@@ -81,6 +79,31 @@ func (w *world) result() Result {
 		}
 	}
 	return res
+}
+
+// maxWork bounds what the judgement of one block may cost; beyond it nothing is
+// said, and Result counts it.
+const maxWork = 200_000
+
+// checkHistory judges what hosts saw. After a power cut only what was flushed
+// must be there.
+func (w *world) checkHistory() {
+	h := historytest.History{Flushes: w.flushed}
+	for _, o := range w.ops {
+		if len(o.Calls) > 0 {
+			h.Accesses = append(h.Accesses, o.Access)
+		}
+	}
+	if !w.opt.PowerCuts {
+		undecided, err := h.CheckLinearizable(maxWork)
+		if w.unjudged = undecided; err != nil {
+			w.fail(Linearizable, "%v", err)
+			return
+		}
+	}
+	if err := h.CheckDurable(); err != nil {
+		w.fail(Durable, "%v", err)
+	}
 }
 
 func (w *world) checkIdentical() {

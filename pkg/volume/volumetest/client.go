@@ -3,25 +3,20 @@ package volumetest
 import (
 	"encoding/binary"
 	"errors"
+	"strconv"
+	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/historytest"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
-// op is one operation of the history: a write of a value to a block, or a read
-// that found one.
+// op is one operation of the history. Its access has no calls if it never
+// happened.
 type op struct {
-	client int
-	block  int
-	write  bool
-	value  uint64
-	fua    bool
-	calls  []volume.Time // each attempt's
-	ret    volume.Time   // 0 while it is under way
-	size   uint64        // of the volume when it was asked for first
-	// session is the one that was told of its end.
-	session history.Epoch
+	historytest.Access
+	size uint64 // of the volume when it was asked for first
 }
 
 // client is a host: it keeps some requests in flight, and repeats those of a
@@ -158,9 +153,9 @@ func (c *client) start() {
 // access reads or writes a block.
 func (c *client) access(b, kind int) {
 	w := c.w
-	o := op{client: c.id, block: b, write: kind == writing, size: w.size.grown}
-	r := &volume.Request{Op: block.OpRead, Extent: block.Extent{Off: uint64(o.block) * blockSize, Len: blockSize}}
-	if o.write {
+	o := op{historytest.Access{Block: b, Write: kind == writing}, w.size.grown}
+	r := &volume.Request{Op: block.OpRead, Extent: block.Extent{Off: uint64(b) * blockSize, Len: blockSize}} //nolint:gosec // not negative
+	if o.Write {
 		c.fill(&o, r)
 	}
 	w.ops = append(w.ops, o)
@@ -183,15 +178,15 @@ func (c *client) ask(r *volume.Request) {
 func (c *client) fill(o *op, r *volume.Request) {
 	w := c.w
 	w.values++
-	o.value, o.fua = w.values, w.chance(0.1)
-	r.Op, r.FUA = block.OpWrite, o.fua
+	o.Value, o.FUA = w.values, w.chance(0.1)
+	r.Op, r.FUA = block.OpWrite, o.FUA
 	buf := make([]byte, blockSize)
 	for i := 0; i < blockSize; i += 8 {
-		binary.LittleEndian.PutUint64(buf[i:], o.value)
+		binary.LittleEndian.PutUint64(buf[i:], o.Value)
 	}
 	r.Bufs = [][]byte{buf}
-	if o.block >= contended && w.chance(0.1) {
-		r.Op, r.Bufs, o.value = block.OpUnmap, nil, 0
+	if o.Block >= contended && w.chance(0.1) {
+		r.Op, r.Bufs, o.Value = block.OpUnmap, nil, 0
 	}
 }
 
@@ -218,7 +213,7 @@ func (c *client) submit(i int, r *volume.Request) {
 	q, gen, t := *r, c.gen, c.target
 	q.Session = c.session
 	if i >= 0 {
-		c.w.ops[i].calls = append(c.w.ops[i].calls, c.w.now)
+		c.w.ops[i].Calls = append(c.w.ops[i].Calls, time.Duration(c.w.now))
 	} else {
 		c.asked[i] = c.w.now
 	}
@@ -243,8 +238,8 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 	}
 	if errors.Is(err, block.ErrFenced) {
 		if i >= 0 && c.inside {
-			if o := &c.w.ops[i]; len(o.calls) > 1 {
-				o.calls = o.calls[:len(o.calls)-1] // as if it had never been asked for
+			if o := &c.w.ops[i]; len(o.Calls) > 1 {
+				o.Calls = o.Calls[:len(o.Calls)-1] // as if it had never been asked for
 			}
 		}
 		// Repeated here or at the next target.
@@ -278,31 +273,33 @@ func (c *client) completed(i int, q *volume.Request, err error) {
 		return
 	}
 	if i < 0 {
-		c.w.flushed = append(c.w.flushed, flushed{c.asked[i], c.w.now, c.session})
+		c.w.flushed = append(c.w.flushed, historytest.Flush{Call: time.Duration(c.asked[i]), Ret: time.Duration(c.w.now), Session: c.sessionName()})
 		delete(c.asked, i)
 		c.w.trace("client %d flushed", c.id)
 		c.w.afterFlush()
 		return
 	}
 	o := &c.w.ops[i]
-	o.ret, o.session = c.w.now, c.session
-	if !o.write {
+	o.Ret, o.Session = time.Duration(c.w.now), c.sessionName()
+	if !o.Write {
 		c.checkTorn(o, q.Bufs[0])
 	}
-	if o.fua {
+	if o.FUA {
 		c.w.afterFlush()
 	}
 	c.w.trace("client %d at %s done %+v", c.id, c.target.name, *o)
 }
 
 func (c *client) checkTorn(o *op, buf []byte) {
-	o.value = binary.LittleEndian.Uint64(buf)
+	o.Value = binary.LittleEndian.Uint64(buf)
 	for k := 0; k < blockSize; k += 8 {
-		if binary.LittleEndian.Uint64(buf[k:]) != o.value {
-			c.w.fail(Linearizable, "block %d is torn", o.block)
+		if binary.LittleEndian.Uint64(buf[k:]) != o.Value {
+			c.w.fail(Linearizable, "block %d is torn", o.Block)
 		}
 	}
 }
+
+func (c *client) sessionName() string { return strconv.FormatUint(uint64(c.session), 10) }
 
 // begin gives a client whose session is over another.
 func (c *client) begin() {

@@ -71,7 +71,7 @@ func (c *client) refused(i int, q *volume.Request) bool {
 	if i < 0 || q.Extent.End() <= c.w.ops[i].size {
 		return false
 	}
-	c.w.ops[i].calls = nil // it never happened
+	c.w.ops[i].Calls = nil // it never happened
 	delete(c.open, i)
 	c.under[kindOf(q)]--
 	return true

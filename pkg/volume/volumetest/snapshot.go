@@ -3,8 +3,10 @@ package volumetest
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/historytest"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
 	"github.com/cask-storage/cask/pkg/volume"
@@ -179,6 +181,6 @@ func (w *world) readAll(s snapOp, n *node, seq history.Seq) {
 		if n.lostIn(seq, b) {
 			continue
 		}
-		w.ops = append(w.ops, op{block: b, value: v, calls: []volume.Time{s.call}, ret: s.ret})
+		w.ops = append(w.ops, op{Access: historytest.Access{Block: b, Value: v, Calls: []time.Duration{time.Duration(s.call)}, Ret: time.Duration(s.ret)}})
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/cask-storage/cask/pkg/block/historytest"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/volume"
@@ -129,14 +130,14 @@ type world struct {
 	pace     volume.Time    // of the clients: what few writes touch shows more
 	clients  []*client
 	ops      []op
-	flushed  []flushed
+	flushed  []historytest.Flush
 	cuts     []volume.Time // power cuts
 	snaps    []snapOp
 	values   uint64
 	starts   map[history.Epoch]history.Seq // first operation of each epoch
 	numbered map[number]numbered
 	rotted   int // blocks that have rotted
-	unjudged int // blocks of which checkLinearizable says nothing
+	unjudged int // blocks of whose history nothing is said
 
 	asked    int  // verifications
 	verified int  // of them, that came to an end
@@ -145,13 +146,6 @@ type world struct {
 
 	sessionsOver int // sessions of clients that ended
 	err          *Broken
-}
-
-// flushed is a completed flush: when it was asked for and done, and in which
-// session.
-type flushed struct {
-	call, ret volume.Time
-	session   history.Epoch
 }
 
 // Result is what a run was like.

@@ -1,12 +1,11 @@
-package volumetest
+package historytest
 
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/anishathalye/porcupine"
-
-	"github.com/cask-storage/cask/pkg/volume"
 )
 
 // register is porcupine's model of a block: reads return the last write.
@@ -28,10 +27,10 @@ var register = porcupine.NondeterministicModel{
 
 // randomHistory is of a register that is right most of the time.
 func randomHistory(rng *rand.Rand) (as []access) {
-	value, clock := uint64(0), volume.Time(0)
+	value, clock := uint64(0), time.Duration(0)
 	for i := range 3 + rng.IntN(9) {
-		clock += volume.Time(rng.IntN(4))
-		a := access{kind: accessKind(rng.IntN(3)), call: clock, ret: clock + 1 + volume.Time(rng.IntN(12))}
+		clock += time.Duration(rng.IntN(4))
+		a := access{kind: accessKind(rng.IntN(3)), call: clock, ret: clock + 1 + time.Duration(rng.IntN(12))}
 		switch {
 		case a.kind == isRead && rng.IntN(4) == 0:
 			a.value = uint64(rng.IntN(i + 1))
@@ -51,8 +50,8 @@ func randomHistory(rng *rand.Rand) (as []access) {
 	return as
 }
 
-// TestLinearizable compares the checker with an independent one.
-func TestLinearizable(t *testing.T) {
+// TestAgainstPorcupine compares the checker with an independent one.
+func TestAgainstPorcupine(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	verdicts := map[bool]int{}
 	for range 30_000 {
@@ -63,7 +62,7 @@ func TestLinearizable(t *testing.T) {
 			ops = append(ops, porcupine.Operation{ClientId: i, Input: a, Call: int64(a.call), Output: a.value, Return: int64(a.ret)})
 		}
 		want := porcupine.CheckOperations(register.ToModel(), ops)
-		if got, judged := linearizable(as); got != want || !judged {
+		if got, judged := linearizable(as, 200_000); got != want || !judged {
 			t.Fatalf("linearizable: %v, porcupine says %v: %+v", got, want, as)
 		}
 		verdicts[want]++

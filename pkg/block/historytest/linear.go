@@ -1,11 +1,11 @@
-package volumetest
+package historytest
 
 import (
 	"cmp"
+	"math"
 	"math/bits"
 	"slices"
-
-	"github.com/cask-storage/cask/pkg/volume"
+	"time"
 )
 
 // A history of one block is linearizable if each access can be given one
@@ -15,7 +15,8 @@ import (
 // given its moment as late as possible: a write when it returns or when a read
 // needs its value. Two short cuts change nothing: a read gets its moment as
 // soon as the block has its value, and a write whose value nobody is still to
-// read hides behind the next one, or never happens if it need not. linear_test.go compares this with porcupine.
+// read hides behind the next one, or never happens if it need not. linear_test.go
+// compares this with porcupine.
 
 type accessKind uint8
 
@@ -27,15 +28,15 @@ const (
 	mayWrite
 )
 
-const never = volume.Time(1<<63 - 1)
+const never = time.Duration(math.MaxInt64)
 
 // access is one attempt to read or write a block.
 type access struct {
 	kind      accessKind
 	value     uint64
-	call, ret volume.Time
+	call, ret time.Duration
 	slot      int
-	last      volume.Time // the last return of a read of value, 0 if none
+	last      time.Duration // the last return of a read of value, 0 if none
 }
 
 // configuration is a state that a block may be in.
@@ -50,42 +51,36 @@ type judge struct {
 	reads  uint64 // of open, by slot
 	writes uint64 // of open, by slot
 	hidden uint64 // of writes: those whose value nobody is still to read
-	work   int
+	work   int    // that is left
 }
 
-// maxWork bounds what one block's judgement may cost; beyond it nothing is
-// said, and Result counts it.
-const maxWork = 200_000
-
-// attempts are the accesses that o stands for. An attempt that was given up
-// and whose value nobody read is left out: it can as well never have taken
-// effect.
-func (o op) attempts(read map[uint64]bool) (out []access) {
-	ret := cmp.Or(o.ret, never)
-	for i, call := range o.calls {
-		a := access{kind: mayWrite, value: o.value, call: call, ret: ret}
-		switch last := i == len(o.calls)-1; {
-		case !o.write && (o.ret == 0 || i > 0):
+// attempts are those that a stands for. One that was given up and whose value
+// nobody read is left out: it can as well never have taken effect.
+func (a Access) attempts(read map[uint64]bool) (out []access) {
+	for i, call := range a.Calls {
+		x := access{kind: mayWrite, value: a.Value, call: call, ret: a.returned()}
+		switch last := i == len(a.Calls)-1; {
+		case !a.Write && (a.Ret == 0 || i > 0):
 			continue
-		case !o.write:
-			a.kind = isRead
-		case last && o.ret != 0:
-			a.kind = isWrite
-		case !read[o.value]:
+		case !a.Write:
+			x.kind = isRead
+		case last && a.Ret != 0:
+			x.kind = isWrite
+		case !read[a.Value]:
 			continue
 		}
-		out = append(out, a)
+		out = append(out, x)
 	}
 	return out
 }
 
 // linearizable judges one block's accesses. Of more than 64 at one time, or
-// of too many possibilities, it says nothing: judged is false.
-func linearizable(accesses []access) (ok, judged bool) {
-	j := judge{states: map[configuration]bool{{}: true}}
-	last := map[uint64]volume.Time{}
+// of more than work possibilities, it says nothing: judged is false.
+func linearizable(accesses []access, work int) (ok, judged bool) {
+	j := judge{states: map[configuration]bool{{}: true}, work: work}
+	last := map[uint64]time.Duration{}
 	type edge struct {
-		at     volume.Time
+		at     time.Duration
 		access *access
 		ret    bool
 	}
@@ -113,7 +108,7 @@ func linearizable(accesses []access) (ok, judged bool) {
 	for _, e := range edges {
 		j.hide(e.at)
 		if e.ret {
-			if j.returned(e.access); j.work > maxWork {
+			if j.returned(e.access); j.work < 0 {
 				return true, false
 			}
 			if len(j.states) == 0 {
@@ -161,7 +156,7 @@ func (j *judge) closed(a *access) {
 }
 
 // hide finds the writes whose value nobody is still to read.
-func (j *judge) hide(now volume.Time) {
+func (j *judge) hide(now time.Duration) {
 	j.hidden = 0
 	for m := j.writes; m != 0; m &= m - 1 {
 		if i := bits.TrailingZeros64(m); j.open[i].last < now {
@@ -207,7 +202,7 @@ func (j *judge) returned(a *access) {
 			next[s] = true
 			return
 		}
-		if j.work++; seen[s] || j.work > maxWork {
+		if j.work--; seen[s] || j.work < 0 {
 			return
 		}
 		seen[s] = true
@@ -223,29 +218,4 @@ func (j *judge) returned(a *access) {
 	}
 	j.closed(a)
 	j.states = next
-}
-
-func (w *world) checkLinearizable() {
-	byBlock := make([][]access, blocks)
-	read := make([]map[uint64]bool, blocks)
-	for b := range read {
-		read[b] = map[uint64]bool{}
-	}
-	for _, o := range w.ops {
-		if !o.write && o.ret != 0 {
-			read[o.block][o.value] = true
-		}
-	}
-	for _, o := range w.ops {
-		byBlock[o.block] = append(byBlock[o.block], o.attempts(read[o.block])...)
-	}
-	for b, as := range byBlock {
-		ok, judged := linearizable(as)
-		if !judged {
-			w.unjudged++
-		}
-		if !ok {
-			w.fail(Linearizable, "block %d: no order of its accesses explains what was read", b)
-		}
-	}
 }

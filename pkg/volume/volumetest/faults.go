@@ -16,11 +16,11 @@ func (w *world) faults() {
 	share := []float64{0.15, 0.4, 1}[w.rng.IntN(3)]
 	var kinds []func()
 	for _, k := range w.faultKinds() {
-		if some := w.chance(share); slices.Contains(w.opt.Focus, k.name) || some && w.opt.Focus == nil {
+		if some := w.chance(share); w.focused(k.name) || some && w.opt.Focus == nil {
 			kinds = append(kinds, k.do)
 		}
 	}
-	w.ambushes = w.chance(0.5) || slices.Contains(w.opt.Focus, "rebuild")
+	w.ambushes = w.chance(0.5) || w.focused("rebuild") || w.focused("chunks")
 	var next func()
 	next = func() {
 		if w.healing || len(kinds) == 0 {
@@ -269,7 +269,7 @@ func (w *world) powerCutWhenever() {
 			if c.writes > 0 && !w.healing {
 				c.startFlush()
 				c.quiet = w.now + w.between(0, 12_000*ms)
-				if w.chance(0.5) {
+				if w.favours("silence", 0.2) {
 					w.calm = w.now + 3000*ms // what is lost stays so
 				}
 			}
@@ -277,7 +277,7 @@ func (w *world) powerCutWhenever() {
 		})
 	default:
 		c.quiet = w.now + w.between(2000*ms, 12_000*ms)
-		if w.chance(0.5) {
+		if w.favours("silence", 0.2) {
 			w.calm = c.quiet
 		}
 		w.after(w.between(0, 300*ms), w.powerCut)

@@ -14,8 +14,10 @@ import (
 // favours is true with a chance of p, and always when the run is to have more
 // of it.
 func (w *world) favours(name string, p float64) bool {
-	return slices.Contains(w.opt.Focus, name) || w.chance(p)
+	return w.focused(name) || w.chance(p)
 }
+
+func (w *world) focused(name string) bool { return slices.Contains(w.opt.Focus, name) }
 
 // ambushRebuild is called when replica n begins to be rebuilt.
 func (w *world) ambushRebuild(n *node, k *conn) {
@@ -24,7 +26,7 @@ func (w *world) ambushRebuild(n *node, k *conn) {
 		w.after(0, func() { w.hangUp(k) })
 		return
 	}
-	if w.healing || !w.ambushes || w.now < w.peace || w.chance(0.3) {
+	if w.healing || !w.ambushes || w.focused("chunks") || w.now < w.peace || w.chance(0.3) {
 		return
 	}
 	w.peace = w.now + 3000*ms
@@ -167,7 +169,7 @@ func (w *world) ambushBegin(k *conn) {
 		k.n.atBegin()
 		return
 	}
-	if w.healing || !w.ambushes || w.now < w.peace || !k.n.up || !k.n.rebuilding() || w.chance(0.5) {
+	if w.healing || !w.ambushes || w.focused("chunks") || w.now < w.peace || !k.n.up || !k.n.rebuilding() || w.chance(0.5) {
 		return
 	}
 	w.peace = w.now + 3000*ms
@@ -189,7 +191,7 @@ func (w *world) ambushChanged(n *node) {
 // one of those that take part in the rebuild goes, or n cannot be reached, and
 // writes go on.
 func (w *world) ambushCopied(n *node, k *conn) {
-	if w.healing || !w.ambushes || w.chance(0.4) {
+	if w.healing || !w.ambushes || w.focused("chunks") || w.chance(0.4) {
 		return
 	}
 	w.after(w.between(0, 25*ms), func() {
@@ -197,7 +199,7 @@ func (w *world) ambushCopied(n *node, k *conn) {
 			return
 		}
 		switch at := w.rng.IntN(5); {
-		case at == 3, w.favours("disown", 0):
+		case at == 3, w.focused("disown"):
 			w.disown(n, k.t)
 		case at == 0:
 			w.hangUp(k)
@@ -221,8 +223,8 @@ func (w *world) ambushCopied(n *node, k *conn) {
 }
 
 // disown has n alone, half rebuilt, do what t does last: it is not to be when the
-// next target takes over, and hosts may not repeat it. The rebuild that makes it good may be broken
-// off as it begins.
+// next target takes over, and hosts may not repeat it. The rebuild that makes it
+// good may be broken off as it begins.
 func (w *world) disown(n *node, t *target) {
 	var others []*node
 	for _, m := range w.replicas {
@@ -274,27 +276,40 @@ func (w *world) ambushFetch(n, src *node, f *fetch) {
 	if w.healing || !w.ambushes {
 		return
 	}
+	if f.of.Len == 0 { // the rebuild has begun: what is written now only memory holds
+		for range 4 {
+			if w.favours("forget", 0.1) {
+				w.writeTo(w.rng.IntN(2 * contended))
+			}
+		}
+		return
+	}
 	forgets := src.store != nil && src.store.Volatile(f.of) && w.favours("forget", 0.2)
 	switch {
 	case forgets && w.mayLose(src):
+		w.trace("FORGET %s of %v for %s", src.id, f.of, n.id)
 		w.calm = w.now + 2000*ms // what is to be seen stays
 		w.loseFirst(src, f)
-	case f.of.Len > 0 && w.favours("overwrite", 0.05):
+	case w.favours("overwrite", 0.05):
 		f.back += w.between(20*ms, 150*ms)
 		w.after(f.there+w.between(0, 20*ms), func() {
-			if c := w.clients[0]; !w.healing && !c.over {
-				c.access(int(f.of.Off)/blockSize, writing) //nolint:gosec // within the volume
-				w.calm = w.now + 1500*ms
-			}
+			w.writeTo(int(f.of.Off / blockSize)) //nolint:gosec // within the volume
+			w.calm = w.now + 1500*ms
 		})
-	case w.chance(0.8):
-	case w.chance(0.5):
+	case w.favours("outlast", 0.1):
 		f.late = true
 		if k := w.newest().conns[n.id]; k != nil {
 			w.after(f.there+w.between(0, 3*ms), func() { w.hangUp(k) })
 		}
-	case w.mayLose(src):
+	case w.chance(0.1) && w.mayLose(src):
 		w.loseFirst(src, f)
+	}
+}
+
+// writeTo has a host write block b.
+func (w *world) writeTo(b int) {
+	if c := w.clients[0]; !w.healing && !c.over {
+		c.access(b, writing)
 	}
 }
 

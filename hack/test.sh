@@ -76,7 +76,7 @@ unit() {
   stage simulator tests simulator -run TestSimulation -count 1 ./pkg/volume/volumetest -seeds 2000
   stage "model of replication" hack/model.sh
   stage "attack on real processes" tests attack -run TestAttack -count 1 ./test/attack -rounds 10 -logs "$OUT/attack"
-  stage mutants tests mutants -tags mutants -run TestMutants -count 1 -timeout 20m ./pkg/volume/volumetest -seeds 4000
+  stage mutants tests mutants -tags mutants -run TestMutants -count 1 -timeout 20m ./pkg/volume/volumetest -seeds 2000
 }
 
 # e2e: the demo, from nothing to a killed node; then what users get wrong and

@@ -212,7 +212,7 @@ func TestReplaced(t *testing.T) {
 }
 
 // editedByHand edits the voters under a target, which says so and goes on, and puts
-// them back as it says.
+// them back as it says; then the whole status.
 func editedByHand(t *testing.T, ns, v string) {
 	t.Helper()
 	const recorded = `{.status.conditions[?(@.type=="Recorded")].status}`
@@ -227,7 +227,19 @@ func editedByHand(t *testing.T, ns, v string) {
 		t.Fatalf("no command in %q", message)
 	}
 	kubectl(t, append(strings.Fields(args), "-p", strings.TrimSuffix(patch, "'"))...)
-	status(t, 20*time.Second, v, recorded+"{.status.refused}{.status.voters}{.status.state}", `True["r0","r1","r2"]Healthy`)
+	const right = `True["r0","r1","r2"]Healthy`
+	status(t, 20*time.Second, v, recorded+"{.status.refused}{.status.voters}{.status.state}", right)
+
+	whole := kubectl(t, "get", "volume", v, "-o", "jsonpath={.status}")
+	edit := func(to string) {
+		t.Helper()
+		kubectl(t, "patch", "volume", v, "--subresource=status", "--type=merge", "-p", `{"status":`+to+`}`)
+	}
+	edit("null")
+	status(t, 20*time.Second, v, recorded+`{.status.conditions[?(@.type=="Placed")].reason}{.status.voters}`, "FalsePlacementLost")
+	sh(t, ns, "app", "echo still > /data/on; sync -f /data")
+	edit(strings.TrimSuffix(whole, "}") + `,"refused":null}`)
+	status(t, 20*time.Second, v, recorded+"{.status.refused}{.status.voters}{.status.state}", right)
 }
 
 // TestOldBackup: a Volume's status that is edited by hand, or from an old backup, is

@@ -93,6 +93,11 @@ vm-iscsi: ## Debian's kernel and open-iscsi against the iSCSI target, in a VM: t
 	@hack/setup.sh --vm
 	go test -tags conformance -run TestKernel -count 1 -timeout 20m -v ./test/conformance/iscsi
 
+.PHONY: vm-zfs
+vm-zfs: ## Debian's kernel with zfs-dkms imports what replicas wrote, in a VM: fifteen minutes at first, then three
+	@hack/setup.sh --vm
+	go test -tags conformance -run TestKernel -count 1 -timeout 40m -v ./test/conformance/zfs
+
 .PHONY: bench-nvme
 bench-nvme: ## the NVMe/TCP target beside tgtd, on memory: two minutes
 	@hack/setup.sh --vm

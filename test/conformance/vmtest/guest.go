@@ -27,6 +27,10 @@ type Guest struct {
 	// Packages are Debian's, separated by spaces, that the guest needs and
 	// this machine need not have.
 	Packages string
+	// ZFS asks for Debian's kernel that has ZFS's modules.
+	ZFS bool
+	// Disks are files that the guest has as /dev/vda, /dev/vdb, …
+	Disks []string
 	// Least is how many checks must pass.
 	Least int
 
@@ -45,7 +49,11 @@ func (g *Guest) Run() (capture string) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("../../../hack/vm/run", dir)
-	cmd.Env = append(os.Environ(), "VM_NETDEV=-object filter-dump,id=dump,netdev=net,file="+capture, "VM_PACKAGES="+g.Packages)
+	cmd.Env = append(os.Environ(), "VM_NETDEV=-object filter-dump,id=dump,netdev=net,file="+capture, "VM_PACKAGES="+g.Packages,
+		"VM_DISKS="+strings.Join(g.Disks, " "))
+	if g.ZFS {
+		cmd.Env = append(cmd.Env, "VM_ZFS=yes")
+	}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -132,6 +132,24 @@ func TestFewerReplicas(t *testing.T) {
 	b.wantIDs("r0 r1 r3", "") // an ID is never used again
 }
 
+// TestRefusedRecord: that a replica has no vote is nothing to go by where no target
+// goes by the record.
+func TestRefusedRecord(t *testing.T) {
+	b := newBench(t)
+	b.serve()
+	b.s.Volume.Spec.Replicas = 2
+	b.settle()
+	b.s.Volume.Status.Voters, b.s.Volume.Status.Refused = []string{"r0", "r1"}, "edited by hand"
+	b.settle()
+	if len(b.s.Deployments) != 4 || b.s.Volume.Status.Replicas[2].Releasing {
+		t.Fatalf("taken down: %+v", b.s.Volume.Status.Replicas)
+	}
+	b.s.Volume.Status.Refused = ""
+	if plan, _ := b.pass(); len(plan.Delete) != 1 {
+		t.Errorf("plan %+v", plan)
+	}
+}
+
 // TestWhoLeaves: what costs least.
 func TestWhoLeaves(t *testing.T) {
 	for name, x := range map[string]struct {

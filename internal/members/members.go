@@ -57,9 +57,9 @@ func Votes(st *v1alpha1.VolumeStatus, r v1alpha1.VolumeReplica) bool {
 }
 
 // Left reports whether a replica is leaving and votes no more: nothing counts
-// on it, and nothing ever will.
+// on it, and nothing ever will. A record that is refused does not say that.
 func Left(st *v1alpha1.VolumeStatus, r v1alpha1.VolumeReplica) bool {
-	return r.Leaving != "" && !Votes(st, r)
+	return r.Leaving != "" && !Votes(st, r) && st.Refused == ""
 }
 
 // Spare is how many voters in sync can be lost, whichever they are, without

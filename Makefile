@@ -108,7 +108,7 @@ fuzz: ## every fuzz target for a while (FUZZ_TIME=30s FUZZ_WORKERS=1 FUZZ_ONLY=r
 	@hack/fuzz.sh
 
 .PHONY: mutants
-mutants: ## break the core's rules one by one: the simulator must notice (SEEDS=4000 each)
+mutants: ## break the core's rules one by one: the simulator must notice (SEEDS=2000 each)
 	@hack/mutants.sh
 
 .PHONY: demo

@@ -55,6 +55,13 @@ func execute(t *testing.T, with []client.Object, args ...string) string {
 	return out.String()
 }
 
+// differing serves well, and one of its replicas is not like the others.
+var differing = func() *v1alpha1.Volume {
+	v := volume("pvc-3", v1alpha1.VolumeHealthy)
+	v.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionSame, Status: metav1.ConditionFalse, Reason: "Different", Message: "r1 differs"}}
+	return v
+}()
+
 func TestCommands(t *testing.T) {
 	for _, c := range []struct {
 		args string
@@ -79,6 +86,7 @@ empty: no node has reported; see `},
 		{"explain", objects, "error: accepts 1 arg(s)"},
 		{"why-degraded", objects, "Volume pvc-2: Degraded\n"},
 		{"why-degraded", objects[:1], "Every volume is healthy."},
+		{"why-degraded", []client.Object{differing}, "Volume pvc-3: Healthy\n"},
 		{"why-degraded pvc-1", objects, "Volume pvc-1: Healthy\n"},
 		{"version", nil, "cask "},
 		{"nonsense", nil, `error: unknown command "nonsense"`},

@@ -120,6 +120,7 @@ var severity = map[string]csi.VolumeHealthErrorType{
 	v1alpha1.ConditionIntact:   csi.VolumeHealthErrorType_DEGRADED,
 	v1alpha1.ConditionHealthy:  csi.VolumeHealthErrorType_DEGRADED,
 	v1alpha1.ConditionRecorded: csi.VolumeHealthErrorType_DEGRADED, // no other target could take over
+	v1alpha1.ConditionSame:     csi.VolumeHealthErrorType_DEGRADED,
 	v1alpha1.ConditionPrefix:   csi.VolumeHealthErrorType_DATA_LOSS,
 }
 

@@ -25,7 +25,7 @@ func Findings(f *Facts) []Finding {
 	var all []Finding
 	for _, rule := range []func(*Facts) []Finding{
 		claimFindings, deletionFindings, placementFindings, servingFindings,
-		replicaFindings, settledFindings, exposedFindings, uncleanFindings, damageFindings, differFindings, attachmentFindings,
+		replicaFindings, settledFindings, exposedFindings, uncleanFindings, damageFindings, differFindings, secretFindings, attachmentFindings,
 	} {
 		all = append(all, rule(f)...)
 	}
@@ -217,6 +217,14 @@ func differFindings(f *Facts) []Finding {
 	}
 	return one("find out which replica is right: by a snapshot, a backup or the application's own check; then have the wrong one made anew: "+
 		"annotate the Volume with "+v1alpha1.AnnotationReplace+"=ID", "Replicas that should be the same are not: %s", c.Message)
+}
+
+func secretFindings(f *Facts) []Finding {
+	c := f.condition(v1alpha1.ConditionSecret, metav1.ConditionFalse)
+	if c == nil {
+		return nil
+	}
+	return one("correct the Secret; it is looked at every few seconds", "Initiators cannot prove themselves: %s.", c.Message)
 }
 
 func attachmentFindings(f *Facts) []Finding {

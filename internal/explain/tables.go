@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
@@ -106,7 +108,8 @@ func human(q resource.Quantity) string {
 	return fmt.Sprintf("%.1f %s", n, units[i])
 }
 
-// Unhealthy lists the names of volumes that are not healthy.
+// Unhealthy lists the names of volumes that are not healthy, or of which a condition
+// says that something is wrong.
 func Unhealthy(ctx context.Context, c client.Reader) ([]string, error) {
 	var volumes v1alpha1.VolumeList
 	if err := c.List(ctx, &volumes); err != nil {
@@ -114,9 +117,15 @@ func Unhealthy(ctx context.Context, c client.Reader) ([]string, error) {
 	}
 	var names []string
 	for _, v := range volumes.Items {
-		if v.Status.State != v1alpha1.VolumeHealthy {
+		if v.Status.State != v1alpha1.VolumeHealthy || slices.ContainsFunc(v.Status.Conditions, wrong) {
 			names = append(names, v.Name)
 		}
 	}
 	return names, nil
+}
+
+// wrong tells a condition that somebody should do something about from one that is
+// no news, or stays for ever after what happened once.
+func wrong(c metav1.Condition) bool {
+	return c.Status == metav1.ConditionFalse && c.Type != v1alpha1.ConditionDeleting && c.Type != v1alpha1.ConditionPrefix
 }

@@ -394,6 +394,7 @@ cask_export(const char *pool)
 	if (spa_open(pool, &spa, FTAG) == 0) {
 		if (!spa_suspended(spa))
 			hurry_autotrim(spa);
+		scrub_forget(spa);
 		spa_close(spa, FTAG);
 	}
 	return (spa_export(pool, NULL, B_FALSE, B_FALSE));

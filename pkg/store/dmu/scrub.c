@@ -41,6 +41,21 @@ scrub_found(spa_t *spa, const zbookmark_phys_t *zb)
 	(void) pthread_mutex_unlock(&lock);
 }
 
+/* The pool is being closed: the next one may lie where it does. */
+void
+scrub_forget(spa_t *spa)
+{
+	uint64_t kept = 0;
+
+	(void) pthread_mutex_lock(&lock);
+	for (uint64_t i = 0; i < nfound; i++) {
+		if (found[i].spa != spa)
+			found[kept++] = found[i];
+	}
+	nfound = kept;
+	(void) pthread_mutex_unlock(&lock);
+}
+
 int
 cask_scrub(cask_vol *v, int pause)
 {

@@ -98,6 +98,41 @@ func TestScrub(t *testing.T) {
 	zdb(t, o, "-bcc", o.Pool)
 }
 
+// TestFoundElsewhere: what was found in a pool that was closed, and not asked for, is
+// no other pool's, wherever that lies in memory.
+func TestFoundElsewhere(t *testing.T) {
+	rotten, sound := extent(t, 64*mib), extent(t, 64*mib)
+	rotten.Compression = "off"
+	data := random(mib)
+	s := create(t, rotten)
+	if err := s.Apply([]store.Op{writeOp(1, 0, data)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rot(t, rotten.Path, data[512<<10:][:dmu.DefaultBlockSize])
+	if err := create(t, sound).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		s := open(t, rotten)
+		if err := s.ReadAt(make([]byte, 4096), 512<<10); !errors.Is(err, store.ErrCorrupt) {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, sound)
+		if found, others, err := s.Rotten(); err != nil || len(found) > 0 || others > 0 {
+			t.Errorf("found %v and %d others, %v", found, others, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestRottenIndirectBlock: below it nothing can be read or changed, whatever is
 // tried says so, and the rest goes on.
 func TestRottenIndirectBlock(t *testing.T) {

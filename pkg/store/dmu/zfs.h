@@ -195,6 +195,7 @@ struct cask_snap {
 /* scrub.c */
 void scrub_init(void);
 void scrub_found(spa_t *spa, const zbookmark_phys_t *zb);
+void scrub_forget(spa_t *spa);
 
 /* taskq.c: this thread reaps completions; its tasks are kept in head */
 void reaper_begin(taskq_ent_t *head);

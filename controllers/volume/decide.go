@@ -125,7 +125,7 @@ func (p *pass) place() (bool, error) {
 	}
 	if errors.As(err, &refused) {
 		p.finding(v1alpha1.ConditionPlaced, metav1.ConditionFalse, refused.Reason, refused.Message)
-		p.plan.Again = retryPlacement
+		p.again(retryPlacement)
 		return false, nil
 	}
 	if err != nil {

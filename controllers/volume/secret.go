@@ -66,5 +66,5 @@ func (p *pass) authentication() {
 		return
 	}
 	p.finding(v1alpha1.ConditionSecret, metav1.ConditionFalse, reason, message)
-	p.plan.Again = retrySecret
+	p.again(retrySecret)
 }

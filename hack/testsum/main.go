@@ -45,8 +45,13 @@ type totals struct {
 	Failures []string // what each failed test or package said last
 }
 
-// lastWords of a failure, in bytes: enough for its reason.
-const lastWords = 1500
+// What is repeated of a failure: its reason comes at the beginning, or at the
+// end, and what a test shows of the cluster is wide. In bytes.
+const (
+	firstWords = 1500
+	lastWords  = 500
+	widest     = 300
+)
 
 // report gathers events until their package or test ends.
 type report struct {
@@ -147,7 +152,23 @@ func (r *report) failed(e event) {
 	said := r.buffer(e).String()
 	name := strings.TrimSpace(e.Package + " " + e.Test)
 	fmt.Fprintf(r.out, "FAILED %s\n%s", name, said)
-	r.total.Failures = append(r.total.Failures, fmt.Sprintf("FAILED %s\n%s", name, said[max(0, len(said)-lastWords):]))
+	r.total.Failures = append(r.total.Failures, fmt.Sprintf("FAILED %s\n%s", name, gist(said)))
+}
+
+// gist is the beginning and the end of what a test said.
+func gist(said string) string {
+	var b strings.Builder
+	for line := range strings.Lines(said) {
+		if len(line) > widest {
+			line = line[:widest] + "…\n"
+		}
+		b.WriteString(line)
+	}
+	said = b.String()
+	if len(said) <= firstWords+lastWords {
+		return said
+	}
+	return said[:firstWords] + "\n[…]\n" + said[len(said)-lastWords:]
 }
 
 // indented joins the lines that have none of the prefixes.

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -43,8 +44,10 @@ func load(t *testing.T) {
 	apply(t, string(pod))
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, err := try("", "-n", example, "get", "pods,events", "-o", "wide")
-			t.Logf("%v\n%s", err, out)
+			pods, err := try("", "-n", example, "get", "pods", "-o", "wide")
+			events, err2 := try("", "-n", example, "get", "events", "--sort-by=.lastTimestamp",
+				"-o", "custom-columns=AT:.lastTimestamp,OF:.involvedObject.name,REASON:.reason,MESSAGE:.message")
+			t.Logf("%v\n%s\n%s", errors.Join(err, err2), pods, events)
 		}
 	})
 	progress(t, 120*time.Second, 100)

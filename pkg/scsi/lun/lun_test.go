@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/block/blocktest"
@@ -176,7 +177,7 @@ func TestMiscompare(t *testing.T) {
 }
 
 // TestOrdered: an ORDERED task waits for those before it, and those after it
-// for it.
+// for it, until they are answered, however long that takes.
 func TestOrdered(t *testing.T) {
 	r := newRig(t, blocktest.Options{Workers: 4, Queue: 16}, nil)
 	n := r.nexus(t, "a")
@@ -187,6 +188,7 @@ func TestOrdered(t *testing.T) {
 	start := func(name string, a lun.Attribute) {
 		wg.Add(1)
 		task := lun.NewTask(func(*lun.Task) {
+			time.Sleep(5 * time.Millisecond)
 			mu.Lock()
 			order = append(order, name)
 			mu.Unlock()

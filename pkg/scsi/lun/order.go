@@ -101,9 +101,11 @@ func (o *order) admitLocked(p *place) {
 	}
 }
 
-// leave ends p's run and starts those it kept waiting.
-func (o *order) leave(p *place) {
+// leave ends p's run. It returns the first of the tasks that p kept waiting,
+// for startAll, or nil.
+func (o *order) leave(p *place) *Task {
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.running.remove(p)
 	if p.kind >= exchanging {
 		o.special--
@@ -117,10 +119,11 @@ func (o *order) leave(p *place) {
 		}
 		w = next
 	}
-	// From here on the tasks of ready run, so the list is copied before any
-	// of them can leave.
-	first := ready.first
-	for w := first; w != nil; {
+	if ready.first == nil {
+		return nil
+	}
+	// The tasks are linked apart from the list, which they leave as they end.
+	for w := ready.first; w != nil; {
 		next := w.next
 		w.task.after = nil
 		if next != nil {
@@ -129,11 +132,12 @@ func (o *order) leave(p *place) {
 		o.admitLocked(w)
 		w = next
 	}
-	o.mu.Unlock()
-	if first == nil {
-		return
-	}
-	for t := first.task; t != nil; {
+	return ready.first.task
+}
+
+// startAll starts the tasks that leave returned.
+func startAll(first *Task) {
+	for t := first; t != nil; {
 		next := t.after
 		t.start()
 		t = next

@@ -73,7 +73,8 @@ type Task struct {
 	ranges  []scsi.BlockRange
 }
 
-// NewTask makes a slot; done is called once for each Run.
+// NewTask makes a slot; done is called once for each Run. It must not block:
+// tasks of other nexuses may wait for it to return.
 func NewTask(done func(*Task)) *Task {
 	t := &Task{done: done}
 	t.req.Done = t.completed
@@ -236,18 +237,21 @@ func (t *Task) start() {
 	t.finish()
 }
 
-// finish ends the task. t is the transport's again when done is called.
+// finish ends the task. t is the transport's again when done is called. Whom it
+// kept waiting starts after that, so that answers keep the order.
 func (t *Task) finish() {
 	t.scratch.Free()
 	t.scratch, t.out = nil, nil
 	if t.Status != scsi.Good && t.in != nil {
 		t.Release()
 	}
+	var next *Task
 	if t.inOrder {
 		t.inOrder = false
-		t.u.order.leave(&t.place)
+		next = t.u.order.leave(&t.place)
 	}
 	t.done(t)
+	startAll(next)
 }
 
 // fail sets CHECK CONDITION; it returns false.

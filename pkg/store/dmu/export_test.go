@@ -3,6 +3,8 @@
 package dmu
 
 import (
+	"time"
+
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
@@ -21,6 +23,9 @@ var (
 	SetJournal = setJournal
 	IOCounts   = ioCounts
 )
+
+// SetWatchInterval is for stores that are opened after it.
+func SetWatchInterval(d time.Duration) { watchInterval = d }
 
 // CrashPoint ends an operation on snapshots half way, as a crash does.
 type CrashPoint int

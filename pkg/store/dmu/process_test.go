@@ -159,6 +159,28 @@ func TestExtentLost(t *testing.T) {
 	}
 }
 
+// ZFS does not give an extent that was cut off its length back, which would hide
+// the hole, however much it writes before anybody looks.
+func TestCutOffStaysShort(t *testing.T) {
+	alone(t)
+	dmu.SetWatchInterval(2 * time.Second)
+	o := extent(t, 64*mib)
+	s := create(t, o)
+	made, err := os.Stat(o.Path)
+	if err == nil {
+		err = os.Truncate(o.Path, 32*mib)
+	}
+	for seq := history.Seq(1); err == nil && seq < 1000; seq++ { // a TXG for each
+		err = s.Apply([]store.Op{snapshotOp(seq, fmt.Sprint(seq))})
+	}
+	if !errors.Is(err, store.ErrTruncated) {
+		t.Errorf("%v, want store.ErrTruncated", err)
+	}
+	if st, err := os.Stat(o.Path); err != nil || st.Size() >= made.Size() {
+		t.Errorf("the extent has all its %d bytes again (%v)", st.Size(), err)
+	}
+}
+
 // A failed flush of the extent is never forgotten.
 func TestFlushErrorSticks(t *testing.T) {
 	alone(t)

@@ -37,11 +37,14 @@ import (
 
 // Bounds on what runs at once, and on answers.
 const (
-	maxReaders    = 16
-	maxFlushes    = 8 // at once; the kernel merges what they ask of the disk
-	maxExtents    = 64 << 10
-	watchInterval = 100 * time.Millisecond
+	maxReaders = 16
+	maxFlushes = 8 // at once; the kernel merges what they ask of the disk
+	maxExtents = 64 << 10
 )
+
+// watchInterval is how often the pool and its file are looked at. Only tests
+// change it.
+var watchInterval = 100 * time.Millisecond
 
 // Store is a volume on an extent; it implements store.Store.
 type Store struct {

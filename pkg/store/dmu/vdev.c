@@ -28,6 +28,7 @@ typedef struct seen {
 typedef struct {
 	int fd;
 	int direct;		/* O_DIRECT */
+	uint64_t size;		/* of the file when it was opened */
 	seen_t *seen;
 } extent_t;
 
@@ -178,7 +179,7 @@ vdev_extent_open(vdev_t *vd, uint64_t *psize, uint64_t *max_psize,
 		vd->vdev_stat.vs_aux = VDEV_AUX_OPEN_FAILED;
 		return (e);
 	}
-	*max_psize = *psize = st.st_size;
+	x->size = *max_psize = *psize = st.st_size;
 	*logical_ashift = SPA_MINBLOCKSHIFT;
 	*physical_ashift = SPA_MINBLOCKSHIFT;
 	return (0);
@@ -235,6 +236,22 @@ align(vdev_io_t *v, size_t len)
 	v->io.buf = v->aligned;
 }
 
+/*
+ * A write of the labels at the end would give a file that was cut off its
+ * length again, with a hole in it, and nobody would see.
+ */
+static int
+cut_off(const io_t *io, const extent_t *x)
+{
+	struct stat64 st;
+
+	if (io->kind != IO_WRITE || io->off + LABELS < x->size)
+		return (0);
+	if (fstat64(x->fd, &st) != 0)
+		return (errno);
+	return ((uint64_t)st.st_size < x->size ? ENXIO : 0);
+}
+
 static void
 start(zio_t *zio, io_kind_t kind)
 {
@@ -256,8 +273,11 @@ start(zio_t *zio, io_kind_t kind)
 		align(v, zio->io_size);
 	}
 	journal_begin(&v->io);
-	if (faulty(&v->io) != 0)
-		finished(&v->io, faulty(&v->io));
+	int e = faulty(&v->io);
+	if (e == 0)
+		e = cut_off(&v->io, v->extent);
+	if (e != 0)
+		finished(&v->io, e);
 	else
 		io_submit(&v->io);
 }

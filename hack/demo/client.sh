@@ -3,7 +3,8 @@
 # commit it was told of. Runs in a pod, away from the database.
 #   client.sh pgbench   pgbench until $WORK/stop exists; commits counted in $WORK/history
 #   client.sh ledger    one numbered row per transaction; "ID MILLISECONDS" of each acknowledged in $WORK/acknowledged
-#   client.sh check     compares both with the database; prints the result, fails when anything is missing
+#   client.sh check     compares both with the database; prints the result, fails when anything is missing,
+#                       with 3 when the database does not answer for minutes
 set -uo pipefail
 WORK=${WORK:-/work}
 HOST=${POSTGRES_HOST:-$POSTGRES_SERVICE_HOST}
@@ -78,8 +79,9 @@ run_ledger() {
 # longest_pause prints the longest time between two acknowledged commits, in ms.
 longest_pause() { awk 'NR > 1 && $2 - last > max { max = $2 - last } { last = $2 } END { print max + 0 }' "$WORK/acknowledged"; }
 
-check() {
-  local acknowledged rows missing counted history
+# compare sets acknowledged, rows, missing, counted and history; it fails when
+# the database cannot be asked.
+compare() {
   # It counts, and may wait: only the load measures pauses.
   CONNECTION="host=$HOST user=postgres dbname=postgres connect_timeout=30"
   acknowledged=$(wc -l <"$WORK/acknowledged")
@@ -92,7 +94,15 @@ check() {
     echo 'select count(*) from seen where id not in (select id from ledger);'
   } | psql -qtAX "$CONNECTION" -v ON_ERROR_STOP=1) || return 1
   counted=$(awk '{ sum += $1 } END { print sum + 0 }' "$WORK/history")
-  history=$(query 'select count(*) from pgbench_history') || return 1
+  history=$(query 'select count(*) from pgbench_history')
+}
+
+check() {
+  local acknowledged rows missing counted history tries=0
+  until compare; do # a database that restarts or moves says nothing of what is in it
+    ((++tries < 60)) || { echo "the database does not answer: nothing is known of what it has" && return 3; }
+    sleep 2
+  done
   echo "ledger:  $acknowledged commits acknowledged to the client, $missing of them missing; $rows rows in the table" \
     "($((rows - acknowledged)) whose answer was cut off)"
   echo "pgbench: $counted commits counted by the client after each round, $history rows in the table"
@@ -103,5 +113,5 @@ check() {
 case ${1:-} in
 pgbench | ledger) "run_$1" ;;
 check) check ;;
-*) sed -n '2,7s/^# \{0,1\}//p' "$0" && exit 2 ;;
+*) sed -n '2,8s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 
 // try runs kubectl.
 func try(stdin string, args ...string) (string, error) {
-	cmd := exec.Command("timeout", append([]string{"120", "kubectl"}, args...)...)
+	cmd := exec.Command("timeout", append([]string{"300", "kubectl"}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

@@ -106,7 +106,7 @@ func TestStorm(t *testing.T) {
 			wg.Go(func() { x.do(s, x.lasts) })
 		}
 		wg.Wait()
-		kubectl(t, "wait", "--for=jsonpath={.status.state}=Healthy", "volume/"+s.volume, "--timeout=200s")
+		kubectl(t, "wait", "--for=jsonpath={.status.state}=Healthy", "volume/"+s.volume, "--timeout=280s") // kubelet backs off from who was killed before
 		progress(t, 200*time.Second, 10)
 		t.Logf("round %d, %v: healthy and committing after %v", round, what, time.Since(start).Round(time.Second))
 		nothingLost(t)

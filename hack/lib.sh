@@ -51,6 +51,13 @@ cached() {
   ) 9>"$file.lock"
 }
 
+# deb_download PACKAGE... fetches packages into this folder, installing nothing; what
+# the list of packages no longer has right is looked up again. It prints to stderr.
+deb_download() {
+  local get=(apt-get -q download -o APT::Sandbox::User=root "$@")
+  "${get[@]}" >&2 || { apt-get -q update >&2 && "${get[@]}" >&2; }
+}
+
 # progress LABEL TOTAL counts the lines of its input, showing how far it is
 # every ten seconds, and keeps what looks like an error for the end.
 progress() {

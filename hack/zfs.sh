@@ -13,13 +13,11 @@ CFLAGS=(-O2 -std=gnu99 -w -fno-strict-aliasing -D_GNU_SOURCE -D_LARGEFILE64_SOUR
 # headers_version prints the version that the shim is compiled against.
 headers_version() { dpkg-query -W -f '${source:Version}' libzfslinux-dev 2>/dev/null; }
 
-download() { apt-get -q download -o APT::Sandbox::User=root "$PACKAGE=$VERSION" >>"$LOG" 2>&1; }
-
 # sources DIR unpacks the package there; nothing of it is installed.
 sources() (
   mkdir -p "$1" && cd "$1"
   : >"$LOG"
-  download || { apt-get -q update >>"$LOG" 2>&1 && download; } ||
+  deb_download "$PACKAGE=$VERSION" 2>>"$LOG" ||
     die "apt-get download $PACKAGE=$VERSION failed; read $LOG. It is in contrib; if apt has another version, upgrade libzfslinux-dev to it"
   dpkg-deb -x ./*.deb .
 )

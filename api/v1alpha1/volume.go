@@ -12,6 +12,8 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(self.zones) || size(self.zones) == 0 || self.consistency == 'quorum'",message="zones are for consistency quorum: one and all count replicas wherever they are"
 // +kubebuilder:validation:XValidation:rule="!has(self.minVoters) || self.minVoters <= self.replicas",message="minVoters must not be more than replicas"
 // +kubebuilder:validation:XValidation:rule="self.frontend == oldSelf.frontend",message="frontend cannot change"
+// +kubebuilder:validation:XValidation:rule="(has(self.authentication) ? self.authentication : 'none') == (has(oldSelf.authentication) ? oldSelf.authentication : 'none')",message="authentication cannot change: copy what is in the volume to one of another StorageClass"
+// +kubebuilder:validation:XValidation:rule="!has(self.authentication) || self.authentication == 'none' || self.frontend == 'nvme'",message="authentication of nodes is for frontend nvme"
 // +kubebuilder:validation:XValidation:rule="self.frontend == 'iscsi' || !has(self.initiators) && !has(self.authenticationSecret)",message="initiators and authenticationSecret are for frontend iscsi: hosts of frontend nvme are those of attachments"
 type VolumeSpec struct {
 	// Size is what the application sees, in bytes; a multiple of 1Mi. It can
@@ -80,6 +82,13 @@ type VolumeSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	AuthenticationSecret string `json:"authenticationSecret,omitempty"`
+	// Authentication is what a node has to prove to the volume's target, beside
+	// its name: nothing (none, as when absent), or that it has the keys of the
+	// volume (nodes, DH-HMAC-CHAP both ways). The operator makes these, in the
+	// Secret <volume>-auth in the namespace of the volume's pods.
+	// +optional
+	// +kubebuilder:validation:Enum=none;nodes
+	Authentication string `json:"authentication,omitempty"`
 	// Pool names the StoragePool of the replicas; any pool when empty.
 	// +optional
 	// +kubebuilder:validation:MaxLength=50
@@ -322,7 +331,7 @@ const (
 	ConditionRecorded  = "Recorded"    // False while the replication's record, in the status, is not what the target wrote (target)
 	ConditionSame      = "Identical"   // False when the last comparison found replicas to differ (target)
 	ConditionPodsReady = "PodsReady"   // every pod of the volume is ready (operator)
-	ConditionSecret    = "SecretReady" // initiators can prove themselves with spec.authenticationSecret (operator)
+	ConditionSecret    = "SecretReady" // hosts can prove themselves, with spec.authenticationSecret or the keys of spec.authentication (operator)
 	ConditionDeleting  = "Deleting"    // what deletion waits for (operator)
 )
 
@@ -340,6 +349,22 @@ const (
 	KeyCHAPMutualSecret = KeyCHAPSecret + "_in"
 	MaxSecret           = 4096 // bytes of each
 )
+
+// What the authentication Secret of an NVMe volume holds, in the form of
+// nvme gen-dhchap-key: what hosts prove, and what the target does.
+const (
+	KeyDHCHAPHost       = "dhchap.host"
+	KeyDHCHAPController = "dhchap.controller"
+)
+
+// The values of Authentication.
+const (
+	AuthenticationNone  = "none"
+	AuthenticationNodes = "nodes"
+)
+
+// NodesAuthenticate reports whether nodes have to prove themselves.
+func (v *Volume) NodesAuthenticate() bool { return v.Spec.Authentication == AuthenticationNodes }
 
 // The frontends.
 const (

@@ -126,7 +126,8 @@ func runChild(ctx context.Context, dir string) error {
 		log.Info("going on without", "err", err)
 	}
 	return agent.RunChild(context.WithoutCancel(ctx), agent.ChildOptions{
-		Dir: dir, Open: initiator.Opener(log), Helper: []string{"/proc/self/exe", helperCommand().Use}, Ready: os.NewFile(agent.ReadyFD, "ready"), ConnectTimeout: connectTimeout, Log: log,
+		Dir: dir, Open: initiator.Opener(log), Helper: []string{"/proc/self/exe", helperCommand().Use}, Ready: os.NewFile(agent.ReadyFD, "ready"),
+		Secrets: os.NewFile(agent.SecretsFD, "secrets"), ConnectTimeout: connectTimeout, Log: log,
 	})
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/cask-storage/cask/pkg/block/blocktest"
 	iscsitarget "github.com/cask-storage/cask/pkg/iscsi/target"
 	"github.com/cask-storage/cask/pkg/nvme"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 	"github.com/cask-storage/cask/pkg/nvme/target"
 )
 
@@ -48,27 +49,36 @@ func serveTarget(t *testing.T) (addr string) {
 
 func serveDevice(t *testing.T) (addr string, dev *blocktest.Memory) {
 	t.Helper()
-	tgt, err := target.New(target.Config{})
+	dev = blocktest.NewMemory(blocktest.Options{})
+	addr, stop := serveOn(t, "127.0.0.1:0", target.Config{}, dev)
+	t.Cleanup(func() {
+		stop()
+		_ = dev.Close()
+	})
+	return addr, dev
+}
+
+// serveOn serves dev at an address, until stop.
+func serveOn(t *testing.T, at string, cfg target.Config, dev *blocktest.Memory) (addr string, stop func()) {
+	t.Helper()
+	tgt, err := target.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev = blocktest.NewMemory(blocktest.Options{})
 	err = tgt.AddSubsystem(target.Subsystem{NQN: testNQN, Namespaces: []target.Namespace{{ID: 1, Device: dev, UUID: nvme.UUID{1}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- tgt.Serve(context.Background(), l) }()
-	t.Cleanup(func() {
+	go func() { served <- tgt.Serve(context.Background(), l) }() // owner: the test, by stop
+	return l.Addr().String(), func() {
 		_ = tgt.Close()
 		<-served
-		_ = dev.Close()
-	})
-	return l.Addr().String(), dev
+	}
 }
 
 // attacher is a running `cask-csi attach`.
@@ -167,8 +177,8 @@ func awaitStop(pid int) {
 	}
 }
 
-func testSpec(addr string) agent.Spec {
-	return agent.Spec{Volume: "pvc-cmd", Address: addr, NQN: testNQN, NSID: 1, HostNQN: "nqn.2026-01.storage.cask:host:n:1"}
+func testSpec(addr string) agent.Request {
+	return agent.Request{Spec: agent.Spec{Volume: "pvc-cmd", Address: addr, NQN: testNQN, NSID: 1, HostNQN: "nqn.2026-01.storage.cask:host:n:1"}}
 }
 
 func roundTrip(t *testing.T, device string, fill byte) {
@@ -416,6 +426,60 @@ func TestAttachByISCSI(t *testing.T) {
 	stop = serve()
 	<-written
 	if err := a.client.Detach(t.Context(), agent.DetachRequest{Volume: s.Volume}); err != nil {
+		t.Error(err)
+	}
+	stop()
+}
+
+// TestAttachWithKeys: a node that has the keys stays connected through the end of
+// its agent and of its target, and nobody finds them in what a process shows or
+// leaves behind.
+func TestAttachWithKeys(t *testing.T) {
+	keys, err := dhchap.NewSecrets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev := blocktest.NewMemory(blocktest.Options{})
+	defer dev.Close()
+	cfg := target.Config{Authenticate: func(context.Context, string) (dhchap.Secrets, error) { return keys, nil }}
+	addr, stop := serveOn(t, "127.0.0.1:0", cfg, dev)
+	dir := t.TempDir()
+	a := startAttach(t, dir)
+	r := testSpec(addr)
+	r.Secrets = keys
+	i, err := a.client.Attach(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = loopGone(i.Device) })
+	roundTrip(t, i.Device, 1)
+	shown, _ := filepath.Glob(fmt.Sprintf("/proc/%d/[ce][mn][dv]*", i.PID)) // cmdline, environ
+	left, _ := filepath.Glob(filepath.Join(dir, "pvc-cmd", "state.json*"))
+	for _, file := range append(shown, left...) {
+		if raw, err := os.ReadFile(file); err != nil || bytes.Contains(raw, []byte("DHHC")) {
+			t.Errorf("%s: %q, %v", file, raw, err)
+		}
+	}
+	if len(shown) != 2 || len(left) != 1 {
+		t.Errorf("looked at %v %v", shown, left)
+	}
+	agents := children(a.cmd.Process.Pid)
+	if err := unix.Kill(agents[slices.IndexFunc(agents, func(pid int) bool { return pid != i.PID })], unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	written := make(chan struct{})
+	go func() { // waits for the target
+		defer close(written)
+		roundTrip(t, i.Device, 2)
+	}()
+	_, stop = serveOn(t, addr, cfg, dev)
+	<-written
+	a.wait("another agent has adopted it", func() bool {
+		l, err := a.client.List(t.Context())
+		return err == nil && len(l) == 1 && l[0].PID == i.PID
+	})
+	if err := a.client.Detach(t.Context(), agent.DetachRequest{Volume: r.Volume}); err != nil {
 		t.Error(err)
 	}
 	stop()

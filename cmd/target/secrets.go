@@ -18,13 +18,6 @@ import (
 // no log line holds what is in it.
 type secrets string
 
-// The files of NVMe. Those of CHAP are the keys of a Secret of type
-// kubernetes.io/iscsi-chap.
-const (
-	hostKey = "dhchap.host"
-	ctrlKey = "dhchap.controller"
-)
-
 // read returns a secret; one that is not there is empty.
 func (s secrets) read(name string) (string, error) {
 	f, err := os.Open(filepath.Join(string(s), name))
@@ -75,9 +68,9 @@ func (s secrets) chap(_, node string) (*iscsitarget.Auth, error) {
 
 // dhchap is the same for NVMe.
 func (s secrets) dhchap(context.Context, string) (dhchap.Secrets, error) {
-	v, err := s.all(hostKey, ctrlKey)
+	v, err := s.all(v1alpha1.KeyDHCHAPHost, v1alpha1.KeyDHCHAPController)
 	if err == nil && v[0] == "" {
-		err = fmt.Errorf("%s has no %s", string(s), hostKey)
+		err = fmt.Errorf("%s has no %s", string(s), v1alpha1.KeyDHCHAPHost)
 	}
 	if err != nil {
 		return dhchap.Secrets{}, err

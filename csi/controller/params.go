@@ -30,6 +30,7 @@ const (
 	ParamFrontend     = "frontend"
 	ParamInitiators   = "initiators"
 	ParamAuth         = "authenticationSecret"
+	ParamNodesProve   = "authentication"
 	ParamPool         = "pool"
 	ParamPoolSelector = "poolSelector"
 )
@@ -55,6 +56,7 @@ type Params struct {
 	Frontend     string
 	Initiators   []string // sorted
 	AuthSecret   string
+	NodesProve   string // v1alpha1.AuthenticationNone when nothing
 	Pool         string
 	PoolSelector map[string]string
 }
@@ -88,6 +90,9 @@ var setters = map[string]func(p *Params, value string) error{
 		}
 		p.AuthSecret = v
 		return nil
+	},
+	ParamNodesProve: func(p *Params, v string) error {
+		return oneOf(&p.NodesProve, v, v1alpha1.AuthenticationNone, v1alpha1.AuthenticationNodes)
 	},
 	ParamPool: func(p *Params, v string) error {
 		if errs := validation.IsDNS1123Subdomain(v); len(errs) > 0 {
@@ -126,7 +131,7 @@ func oneOf(into *string, v string, allowed ...string) error {
 // ParseParams reads the parameters of a StorageClass, and those of a
 // VolumeAttributesClass, which come before them. The error names the parameter.
 func ParseParams(class, attributes map[string]string) (Params, error) {
-	p := Params{Replicas: 3, Consistency: "quorum", Durability: "flush", Compression: "lz4", Frontend: v1alpha1.FrontendNVMe}
+	p := Params{Replicas: 3, Consistency: "quorum", Durability: "flush", Compression: "lz4", Frontend: v1alpha1.FrontendNVMe, NodesProve: v1alpha1.AuthenticationNone}
 	err := p.set(class, source{"StorageClass", slices.Sorted(maps.Keys(setters))})
 	if err == nil {
 		err = p.set(attributes, source{"VolumeAttributesClass", mutable})
@@ -174,6 +179,9 @@ func (p *Params) check() error {
 	if p.Frontend != v1alpha1.FrontendISCSI && (p.AuthSecret != "" || p.Initiators != nil) {
 		return fmt.Errorf("parameters %q and %q are for %s=%s; remove them, or add that", ParamInitiators, ParamAuth, ParamFrontend, v1alpha1.FrontendISCSI)
 	}
+	if p.NodesProve == v1alpha1.AuthenticationNodes && p.Frontend != v1alpha1.FrontendNVMe {
+		return fmt.Errorf("parameter %q: nodes can prove themselves with %s=%s only; change one of the two", ParamNodesProve, ParamFrontend, v1alpha1.FrontendNVMe)
+	}
 	if p.MinVoters > p.Replicas {
 		return fmt.Errorf("parameter %q: %d voters cannot be had of %d %s", ParamMinVoters, p.MinVoters, p.Replicas, ParamReplicas)
 	}
@@ -183,7 +191,8 @@ func (p *Params) check() error {
 // paramsOf are those of a Volume.
 func paramsOf(s *v1alpha1.VolumeSpec) Params {
 	p := Params{Replicas: s.Replicas, Consistency: s.Consistency, Zones: s.Zones, Durability: s.Durability, Compression: s.Compression, Pool: s.Pool,
-		Frontend: cmp.Or(s.Frontend, v1alpha1.FrontendNVMe), Initiators: s.Initiators, AuthSecret: s.AuthenticationSecret}
+		Frontend: cmp.Or(s.Frontend, v1alpha1.FrontendNVMe), Initiators: s.Initiators, AuthSecret: s.AuthenticationSecret,
+		NodesProve: cmp.Or(s.Authentication, v1alpha1.AuthenticationNone)}
 	if s.MinVoters != nil {
 		p.MinVoters = *s.MinVoters
 	}

@@ -72,6 +72,8 @@ func TestParseParamsErrors(t *testing.T) {
 		{map[string]string{"authenticationSecret": "chap"}, []string{"frontend=iscsi"}},
 		{map[string]string{"frontend": "iscsi", "authenticationSecret": "a b"}, []string{"Secret's name"}},
 		{map[string]string{"frontend": "iscsi", "initiators": "host1"}, []string{"iSCSI name"}},
+		{map[string]string{"authentication": "all"}, []string{`"authentication"`, "none, nodes"}},
+		{map[string]string{"authentication": "nodes", "frontend": "iscsi"}, []string{`"authentication"`, "frontend=nvme"}},
 	} {
 		_, err := ParseParams(c.in, nil)
 		if err == nil {

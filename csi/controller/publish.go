@@ -109,7 +109,7 @@ func (s *Server) published(ctx context.Context, v *v1alpha1.Volume) (*csi.Contro
 	}
 	return &csi.ControllerPublishVolumeResponse{PublishContext: publishcontext.Context{
 		Address: v.Status.Target.Address, NQN: publishcontext.VolumeNQN(v.Name), NSID: publishcontext.NSID,
-		Attachment: own.ID, ReadOnly: own.ReadOnly, UID: string(v.UID), Frontend: spokenTo(v),
+		Attachment: own.ID, ReadOnly: own.ReadOnly, UID: string(v.UID), Frontend: spokenTo(v), Authentication: proven(v),
 	}.Map()}, nil
 }
 
@@ -118,6 +118,14 @@ func (s *Server) published(ctx context.Context, v *v1alpha1.Volume) (*csi.Contro
 func spokenTo(v *v1alpha1.Volume) string {
 	if v.Spec.Frontend == v1alpha1.FrontendISCSI {
 		return v1alpha1.FrontendISCSI
+	}
+	return ""
+}
+
+// proven is what nodes have to prove, as they are told of it.
+func proven(v *v1alpha1.Volume) string {
+	if v.NodesAuthenticate() {
+		return v1alpha1.AuthenticationNodes
 	}
 	return ""
 }

@@ -79,6 +79,10 @@ func parseCreate(q *csi.CreateVolumeRequest) (wanted, error) {
 	if w.params, err = ParseParams(q.GetParameters(), q.GetMutableParameters()); err != nil {
 		return w, invalid("volume %s: %v", w.csiName, err)
 	}
+	if w.params.NodesProve == v1alpha1.AuthenticationNodes && w.name != w.csiName {
+		return w, invalid("volume %s: with parameter %q its object must have the same name, for the StorageClass names the Secret by it; have it begin with "+
+			"a letter, of at most %d lower-case letters, digits and -, or leave the parameter out", w.csiName, ParamNodesProve, maxObjectName)
+	}
 	if err := w.capacity(q.GetCapacityRange()); err != nil {
 		return w, err
 	}
@@ -136,6 +140,9 @@ func (w wanted) object() *v1alpha1.Volume {
 	}
 	w.params.into(&v.Spec)
 	v.Spec.AuthenticationSecret = w.params.AuthSecret
+	if w.params.NodesProve != v1alpha1.AuthenticationNone {
+		v.Spec.Authentication = w.params.NodesProve
+	}
 	if w.params.PoolSelector != nil {
 		v.Spec.PoolSelector = &metav1.LabelSelector{MatchLabels: w.params.PoolSelector}
 	}
@@ -165,6 +172,7 @@ func (w wanted) differs(v *v1alpha1.Volume) string {
 		{ParamCompression, have.Compression, w.params.Compression},
 		{ParamFrontend, have.Frontend, w.params.Frontend},
 		{ParamAuth, have.AuthSecret, w.params.AuthSecret},
+		{ParamNodesProve, have.NodesProve, w.params.NodesProve},
 		{ParamPool, have.Pool, w.params.Pool},
 	} {
 		if c.have != c.want {

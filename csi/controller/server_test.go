@@ -288,6 +288,39 @@ func TestPublishOfISCSI(t *testing.T) {
 	}
 }
 
+// TestNodesProveThemselves: the parameter is in the Volume, and nodes are told; a
+// Volume whose keys its StorageClass would not find is not made.
+func TestNodesProveThemselves(t *testing.T) {
+	for value, want := range map[string]string{"nodes": "nodes", "none": ""} {
+		f := newFixture(t, nodes()...)
+		q := createRequest(map[string]string{"authentication": value})
+		_, err := f.CreateVolume(t.Context(), q)
+		f.wantError(err, codes.Unavailable, "operator")
+		v, _ := f.volume()
+		if v.Spec.Authentication != want {
+			t.Errorf("%s: spec %q", value, v.Spec.Authentication)
+		}
+		_, err = f.CreateVolume(t.Context(), q)
+		f.wantError(err, codes.Unavailable, "operator")
+		q.Parameters["authentication"] = map[string]string{"nodes": "none", "none": "nodes"}[value]
+		_, err = f.CreateVolume(t.Context(), q)
+		f.wantError(err, codes.AlreadyExists, "authentication")
+		v.Status.Target.Address = "10.0.0.1:4420"
+		if err := f.api.Status().Update(t.Context(), &v); err != nil {
+			t.Fatal(err)
+		}
+		r, err := f.ControllerPublishVolume(t.Context(), publishRequest("a"))
+		if err != nil || r.GetPublishContext()["authentication"] != want {
+			t.Errorf("%s: published %v, %v", value, r.GetPublishContext(), err)
+		}
+	}
+	f := newFixture(t)
+	q := createRequest(map[string]string{"authentication": "nodes"})
+	q.Name = "Odd_Name"
+	_, err := f.CreateVolume(t.Context(), q)
+	f.wantError(err, codes.InvalidArgument, "Odd_Name", "authentication", "name")
+}
+
 func TestUnpublish(t *testing.T) {
 	f := newFixture(t, append(nodes(), made(nil))...)
 	publish := func(node string) string {

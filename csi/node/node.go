@@ -38,7 +38,7 @@ import (
 
 // Attacher gives volumes devices on this node: the attach agent's client.
 type Attacher interface {
-	Attach(ctx context.Context, s agent.Spec) (agent.Info, error)
+	Attach(ctx context.Context, r agent.Request) (agent.Info, error)
 	// Detach of what is not attached is no error.
 	Detach(ctx context.Context, q agent.DetachRequest) error
 	Get(ctx context.Context, volume string) (agent.Info, bool, error)
@@ -156,6 +156,10 @@ func (s *Server) NodeStageVolume(ctx context.Context, q *csi.NodeStageVolumeRequ
 		return nil, invalid("volume %s: %v", q.GetVolumeId(), err)
 	}
 	spec := s.spec(q.GetVolumeId(), way)
+	keys, err := keysOf(q, way)
+	if err != nil {
+		return nil, err
+	}
 	staged, err := s.staged(ctx, spec, q.GetStagingTargetPath())
 	if err != nil {
 		return nil, err
@@ -164,7 +168,7 @@ func (s *Server) NodeStageVolume(ctx context.Context, q *csi.NodeStageVolumeRequ
 	if staged {
 		return ok, nil
 	}
-	info, fresh, err := s.attach(ctx, spec)
+	info, fresh, err := s.attach(ctx, agent.Request{Spec: spec, Secrets: keys})
 	if err != nil {
 		return nil, err
 	}
@@ -220,16 +224,16 @@ func (s *Server) staged(ctx context.Context, spec agent.Spec, path string) (bool
 	return false, nil
 }
 
-func (s *Server) attach(ctx context.Context, spec agent.Spec) (info agent.Info, fresh bool, err error) {
-	_, attached, err := s.opt.Attacher.Get(ctx, spec.Volume)
+func (s *Server) attach(ctx context.Context, r agent.Request) (info agent.Info, fresh bool, err error) {
+	_, attached, err := s.opt.Attacher.Get(ctx, r.Volume)
 	if err != nil {
-		return info, false, fromAgent(err, spec.Volume)
+		return info, false, fromAgent(err, r.Volume)
 	}
-	info, err = s.opt.Attacher.Attach(ctx, spec)
+	info, err = s.opt.Attacher.Attach(ctx, r)
 	if err != nil {
-		return info, false, fromAgent(err, spec.Volume)
+		return info, false, fromAgent(err, r.Volume)
 	}
-	s.opt.Log.Info(describe(s.opt.Node, info), "volume", spec.Volume)
+	s.opt.Log.Info(describe(s.opt.Node, info), "volume", r.Volume)
 	return info, !attached, nil
 }
 

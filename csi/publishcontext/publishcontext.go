@@ -20,6 +20,8 @@ type Context struct {
 	Attachment string // the attachment's ID
 	ReadOnly   bool
 	UID        string // of the Volume, for events; may be empty
+	// Authentication is what the node has to prove: nothing when empty.
+	Authentication string
 }
 
 const (
@@ -30,6 +32,7 @@ const (
 	keyReadOnly   = "readOnly"
 	keyUID        = "uid"
 	keyFrontend   = "frontend"
+	keyAuth       = "authentication"
 )
 
 // NSID is the one namespace of a volume's subsystem.
@@ -48,12 +51,13 @@ func (c Context) Map() map[string]string {
 	return map[string]string{
 		keyAddress: c.Address, keyNQN: c.NQN, keyNSID: strconv.FormatUint(uint64(c.NSID), 10),
 		keyAttachment: c.Attachment, keyReadOnly: strconv.FormatBool(c.ReadOnly), keyUID: c.UID, keyFrontend: c.Frontend,
+		keyAuth: c.Authentication,
 	}
 }
 
 // Parse is the inverse of Map.
 func Parse(m map[string]string) (Context, error) {
-	c := Context{Address: m[keyAddress], NQN: m[keyNQN], Attachment: m[keyAttachment], UID: m[keyUID], Frontend: m[keyFrontend]}
+	c := Context{Address: m[keyAddress], NQN: m[keyNQN], Attachment: m[keyAttachment], UID: m[keyUID], Frontend: m[keyFrontend], Authentication: m[keyAuth]}
 	for _, k := range []string{keyAddress, keyNQN, keyNSID, keyAttachment} {
 		if m[k] == "" {
 			return Context{}, fmt.Errorf("%w: %q is missing; was the volume attached by this driver's controller?", ErrInvalid, k)

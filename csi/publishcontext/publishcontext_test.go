@@ -8,7 +8,7 @@ import (
 
 func TestRoundTrip(t *testing.T) {
 	for _, c := range []Context{
-		{Address: "10.0.0.1:4420", NQN: VolumeNQN("pvc-1"), NSID: NSID, Attachment: "A", ReadOnly: true, UID: "u"},
+		{Address: "10.0.0.1:4420", NQN: VolumeNQN("pvc-1"), NSID: NSID, Attachment: "A", ReadOnly: true, UID: "u", Authentication: "nodes"},
 		{Address: "[::1]:4420", NQN: "n", NSID: 7, Attachment: "b"},
 	} {
 		got, err := Parse(c.Map())

@@ -18,16 +18,18 @@ import (
 type fakeAttacher struct {
 	mu   sync.Mutex
 	have map[string]agent.Info
+	last agent.Request
 }
 
-func (f *fakeAttacher) Attach(_ context.Context, s agent.Spec) (agent.Info, error) {
+func (f *fakeAttacher) Attach(_ context.Context, r agent.Request) (agent.Info, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.have == nil {
 		f.have = map[string]agent.Info{}
 	}
-	f.have[s.Volume] = agent.Info{Spec: s, Device: "/dev/fake/" + s.Volume, Path: agent.PathUser, Link: agent.Link{Connected: true}}
-	return f.have[s.Volume], nil
+	f.last = r
+	f.have[r.Volume] = agent.Info{Spec: r.Spec, Device: "/dev/fake/" + r.Volume, Path: agent.PathUser, Link: agent.Link{Connected: true}}
+	return f.have[r.Volume], nil
 }
 
 func (f *fakeAttacher) Detach(_ context.Context, q agent.DetachRequest) error {

@@ -72,7 +72,8 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	err = agent.RunChild(context.Background(), agent.ChildOptions{
-		Dir: dir, Open: initiator.Opener(log), Helper: []string{"/usr/bin/env", childEnv + "=" + helperDir, exe}, Ready: os.NewFile(agent.ReadyFD, "ready"), ConnectTimeout: 10 * time.Second, Log: log,
+		Dir: dir, Open: initiator.Opener(log), Helper: []string{"/usr/bin/env", childEnv + "=" + helperDir, exe}, Ready: os.NewFile(agent.ReadyFD, "ready"),
+		Secrets: os.NewFile(agent.SecretsFD, "secrets"), ConnectTimeout: 10 * time.Second, Log: log,
 	})
 	if err != nil {
 		log.Error("child", "err", err)

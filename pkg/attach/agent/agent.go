@@ -21,6 +21,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/attach/keylock"
 	"github.com/cask-storage/cask/pkg/attach/loop"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
 
 // Kernel is the kernel's own NVMe/TCP host.
@@ -29,7 +30,7 @@ type Kernel interface {
 	Usable() error
 	// Connect returns the block device. ErrNoKernel: the kernel does not
 	// take it after all.
-	Connect(ctx context.Context, s Spec) (device string, err error)
+	Connect(ctx context.Context, r Request) (device string, err error)
 	// Disconnect of what is not connected is no error.
 	Disconnect(ctx context.Context, s Spec, q DetachRequest) error
 	// Lookup finds what is connected.
@@ -54,13 +55,16 @@ type Options struct {
 	Choose string
 	Kernel Kernel
 	// Child makes the command of a child that will run RunChild on dir,
-	// with Ready as its descriptor ReadyFD.
+	// with Ready and Secrets as its descriptors ReadyFD and SecretsFD.
 	Child func(dir string) *exec.Cmd
 	Log   *slog.Logger
 }
 
-// ReadyFD is the descriptor of ChildOptions.Ready in a child.
-const ReadyFD = 3
+// The descriptors of ChildOptions.Ready and Secrets in a child.
+const (
+	ReadyFD   = 3
+	SecretsFD = 4
+)
 
 const (
 	stateTimeout  = 2 * time.Second // a child answers from memory
@@ -148,11 +152,11 @@ func (a *Agent) Serve(ctx context.Context) error {
 func (a *Agent) routes() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("POST /v1/attach", func(w http.ResponseWriter, r *http.Request) {
-		var s Spec
+		var q Request
 		var i Info
-		err := decode(r, &s)
+		err := decode(r, &q)
 		if err == nil {
-			i, err = a.Attach(r.Context(), s)
+			i, err = a.Attach(r.Context(), q)
 		}
 		answer(w, i, err)
 	})
@@ -172,10 +176,11 @@ func (a *Agent) routes() http.Handler {
 
 // Attach gives a volume a device. The same again returns the same; another
 // attachment of the volume replaces one that is not in use.
-func (a *Agent) Attach(ctx context.Context, s Spec) (Info, error) {
-	if err := s.Validate(); err != nil {
+func (a *Agent) Attach(ctx context.Context, r Request) (Info, error) {
+	if err := r.Validate(); err != nil {
 		return Info{}, err
 	}
+	s := r.Spec
 	unlock, err := a.volumes.Lock(ctx, s.Volume)
 	if err != nil {
 		return Info{}, fmt.Errorf("volume %s: %w: another operation is under way: %w", s.Volume, ErrBusy, err)
@@ -194,7 +199,7 @@ func (a *Agent) Attach(ctx context.Context, s Spec) (Info, error) {
 	if err := a.room(s.Volume); err != nil {
 		return Info{}, err
 	}
-	t, err := a.add(ctx, s)
+	t, err := a.add(ctx, r)
 	if err != nil {
 		return Info{}, err
 	}
@@ -202,16 +207,17 @@ func (a *Agent) Attach(ctx context.Context, s Spec) (Info, error) {
 }
 
 // add attaches by the path that fits.
-func (a *Agent) add(ctx context.Context, s Spec) (*attachment, error) {
+func (a *Agent) add(ctx context.Context, r Request) (*attachment, error) {
+	s := r.Spec
 	t := &attachment{dir: filepath.Join(a.opt.RunDir, dirName(s.Volume)), gone: make(chan struct{})}
 	t.rec = record{Version: stateVersion, BootID: a.boot, Spec: s}
 	if err := os.MkdirAll(t.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("volume %s: %w", s.Volume, err)
 	}
-	err := a.addKernel(ctx, t)
+	err := a.addKernel(ctx, t, r)
 	if errors.Is(err, ErrNoKernel) && a.opt.Choose != ChooseKernel {
 		t.rec.Path, t.rec.Why = PathUser, err.Error()
-		err = a.addChild(ctx, t)
+		err = a.addChild(ctx, t, r.Secrets)
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.clean(t.dir, t.rec))
@@ -227,7 +233,7 @@ func (a *Agent) add(ctx context.Context, s Spec) (*attachment, error) {
 	return t, nil
 }
 
-func (a *Agent) addKernel(ctx context.Context, t *attachment) error {
+func (a *Agent) addKernel(ctx context.Context, t *attachment, r Request) error {
 	if t.rec.Spec.Frontend == FrontendISCSI {
 		return fmt.Errorf("%w: the volume's frontend is iscsi, whose kernel initiator needs iscsid on the node", ErrNoKernel)
 	}
@@ -241,7 +247,7 @@ func (a *Agent) addKernel(ctx context.Context, t *attachment) error {
 	if err := t.rec.write(t.dir); err != nil {
 		return err
 	}
-	dev, err := a.opt.Kernel.Connect(ctx, t.rec.Spec)
+	dev, err := a.opt.Kernel.Connect(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -250,17 +256,22 @@ func (a *Agent) addKernel(ctx context.Context, t *attachment) error {
 }
 
 // addChild starts a child and waits until it serves.
-func (a *Agent) addChild(ctx context.Context, t *attachment) error {
+func (a *Agent) addChild(ctx context.Context, t *attachment, s dhchap.Secrets) error {
 	if err := t.rec.write(t.dir); err != nil {
 		return err
 	}
+	secrets, err := secretsPipe(s)
+	if err != nil {
+		return err
+	}
+	defer secrets.Close()
 	ready, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("make a pipe: %w", err)
 	}
 	defer ready.Close()
 	cmd := a.opt.Child(t.dir)
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.ExtraFiles = []*os.File{ReadyFD - 3: w, SecretsFD - 3: secrets}
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	w.Close()

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
 
 func spec(volume string) Spec {
@@ -30,18 +32,20 @@ type fakeKernel struct {
 	away     bool // connecting
 	lost     bool
 	connects int
+	secrets  dhchap.Secrets
 }
 
 func key(s Spec) string { return s.HostNQN + " " + s.NQN }
 
 func (k *fakeKernel) Usable() error { return k.unusable }
 
-func (k *fakeKernel) Connect(_ context.Context, s Spec) (string, error) {
+func (k *fakeKernel) Connect(_ context.Context, r Request) (string, error) {
 	if k.refuses != nil {
 		return "", k.refuses
 	}
-	k.have[key(s)] = true
+	k.have[key(r.Spec)] = true
 	k.connects++
+	k.secrets = r.Secrets
 	return "/dev/nvme0n1", nil
 }
 
@@ -77,7 +81,7 @@ func TestKernelPath(t *testing.T) {
 	dir, k := t.TempDir(), &fakeKernel{have: map[string]bool{}}
 	a := newAgent(t, dir, k)
 	for range 2 {
-		i, err := a.Attach(t.Context(), spec("v"))
+		i, err := a.Attach(t.Context(), Request{Spec: spec("v")})
 		if err != nil || i.Path != PathKernel || i.Device != "/dev/nvme0n1" || i.Why == "" {
 			t.Fatalf("%+v, %v", i, err)
 		}
@@ -99,11 +103,11 @@ func TestKernelPath(t *testing.T) {
 	}
 	newer := spec("v")
 	newer.HostNQN = "nqn.h:2"
-	if _, err := b.Attach(t.Context(), newer); !errors.Is(err, ErrBusy) {
+	if _, err := b.Attach(t.Context(), Request{Spec: newer}); !errors.Is(err, ErrBusy) {
 		t.Errorf("another attachment while mounted: %v", err)
 	}
 	k.busy = false
-	if _, err := b.Attach(t.Context(), newer); err != nil {
+	if _, err := b.Attach(t.Context(), Request{Spec: newer}); err != nil {
 		t.Errorf("another attachment: %v", err)
 	}
 	if k.have[key(spec("v"))] {
@@ -124,19 +128,19 @@ func TestFallsBackToUserSpace(t *testing.T) {
 	dir := t.TempDir()
 	k := &fakeKernel{have: map[string]bool{}, unusable: errors.New("no module")}
 	a := newAgent(t, dir, k)
-	if _, err := a.Attach(t.Context(), spec("v")); !errors.Is(err, ErrInternal) { // the child of this test fails
+	if _, err := a.Attach(t.Context(), Request{Spec: spec("v")}); !errors.Is(err, ErrInternal) { // the child of this test fails
 		t.Errorf("%v", err)
 	}
 	k.unusable, k.refuses = nil, fmt.Errorf("%w: EINVAL", ErrNoKernel)
-	if _, err := a.Attach(t.Context(), spec("v")); !errors.Is(err, ErrInternal) {
+	if _, err := a.Attach(t.Context(), Request{Spec: spec("v")}); !errors.Is(err, ErrInternal) {
 		t.Errorf("%v", err)
 	}
 	k.refuses = ErrUnreachable
-	if _, err := a.Attach(t.Context(), spec("v")); !errors.Is(err, ErrUnreachable) {
+	if _, err := a.Attach(t.Context(), Request{Spec: spec("v")}); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("an unreachable target is no reason for another path: %v", err)
 	}
 	a.opt.Choose, k.refuses = ChooseKernel, fmt.Errorf("%w: EINVAL", ErrNoKernel)
-	if _, err := a.Attach(t.Context(), spec("v")); !errors.Is(err, ErrNoKernel) {
+	if _, err := a.Attach(t.Context(), Request{Spec: spec("v")}); !errors.Is(err, ErrNoKernel) {
 		t.Errorf("the kernel's path only: %v", err)
 	}
 	if entries, _ := filepath.Glob(filepath.Join(dir, "v*")); len(entries) != 0 {
@@ -285,7 +289,7 @@ func TestLostIsReplaced(t *testing.T) {
 	a := newAgent(t, t.TempDir(), k)
 	attach := func() Info {
 		t.Helper()
-		i, err := a.Attach(t.Context(), spec("v"))
+		i, err := a.Attach(t.Context(), Request{Spec: spec("v")})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"github.com/cask-storage/cask/pkg/attach"
 	"github.com/cask-storage/cask/pkg/attach/loop"
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
 
 // Opened is a connected device.
@@ -30,7 +32,7 @@ type Opened struct {
 // Opener connects to a target. It returns errors of this package's classes
 // ErrUnreachable and ErrRefused where they are meant. The Device must hold
 // requests, not fail them, while the target is away.
-type Opener func(ctx context.Context, s Spec) (Opened, error)
+type Opener func(ctx context.Context, r Request) (Opened, error)
 
 // ChildOptions are a child's.
 type ChildOptions struct {
@@ -41,6 +43,9 @@ type ChildOptions struct {
 	// Ready is told the outcome of starting, then closed; nil when nobody
 	// waits.
 	Ready *os.File
+	// Secrets has those of the Request, once; nil when there are none. They are
+	// in no argument, environment or file: others could read these.
+	Secrets io.ReadCloser
 	// ConnectTimeout bounds the first connection.
 	ConnectTimeout time.Duration
 	Log            *slog.Logger
@@ -56,6 +61,7 @@ type child struct {
 	opt    ChildOptions
 	rec    record
 	opened Opened
+	secret dhchap.Secrets
 	att    *attach.Attachment
 	// closing is held while the device is being taken away.
 	closing sync.Mutex
@@ -98,6 +104,9 @@ func (c *child) start(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.secret, err = readSecrets(c.opt.Secrets); err != nil {
+		return nil, err
+	}
 	rec.PID = os.Getpid()
 	if rec.Started, err = startTime(rec.PID); err != nil {
 		return nil, err
@@ -121,7 +130,7 @@ func (c *child) attach(ctx context.Context) error {
 	connect, cancel := context.WithTimeout(ctx, c.opt.ConnectTimeout)
 	defer cancel()
 	var err error
-	if c.opened, err = c.opt.Open(connect, c.rec.Spec); err != nil {
+	if c.opened, err = c.opt.Open(connect, Request{c.rec.Spec, c.secret}); err != nil {
 		return fmt.Errorf("volume %s at %s: %w", c.rec.Spec.Volume, c.rec.Spec.Address, err)
 	}
 	c.att, err = attach.Serve(ctx, attach.Options{

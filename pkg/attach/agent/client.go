@@ -24,9 +24,9 @@ func (c *Client) wrap(err error) error {
 }
 
 // Attach gives a volume a device.
-func (c *Client) Attach(ctx context.Context, s Spec) (Info, error) {
+func (c *Client) Attach(ctx context.Context, r Request) (Info, error) {
 	var i Info
-	err := c.call.call(ctx, "/v1/attach", s, &i)
+	err := c.call.call(ctx, "/v1/attach", r, &i)
 	return i, c.wrap(err)
 }
 

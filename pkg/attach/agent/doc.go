@@ -18,6 +18,11 @@
 // before the last boot. In a container the children end with it, so Supervise
 // is process 1 there and the agent its child.
 //
+// What a host proves itself with (Request.Secrets) goes from the agent to a
+// child by a pipe and stays in its memory, or to the kernel, which keeps it with
+// the connection. Both reconnect with it, whatever becomes of the agent, and it is
+// on no disk: an attachment that has ended is asked for again by who has them.
+//
 // # Run directory
 //
 //	agent.sock            the agent's socket
@@ -27,7 +32,7 @@
 //
 // # Protocol
 //
-// POST /v1/attach Spec → Info, POST /v1/detach DetachRequest, GET
+// POST /v1/attach Request → Info, POST /v1/detach DetachRequest, GET
 // /v1/attachments → []Info. A failure is an HTTP status, which is its class
 // (errors.go), and {"error": text}. Requests and answers are bounded by
 // maxBody.

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
 
 // Spec says what to attach.
@@ -21,6 +23,28 @@ type Spec struct {
 	// Frontend is what the target speaks: NVMe/TCP when empty. The names of
 	// iSCSI are the NQNs' by IQN.
 	Frontend string `json:"frontend,omitempty"`
+}
+
+// Request is a Spec and what its host and target prove themselves with, by
+// DH-HMAC-CHAP; zero when the target asks for nothing. That is in no record and
+// no Info: it is with who connects, a child or the kernel.
+type Request struct {
+	Spec
+	Secrets dhchap.Secrets `json:"secrets,omitzero"`
+}
+
+// Validate checks what a caller sent.
+func (r Request) Validate() error {
+	if err := r.Spec.Validate(); err != nil || r.Secrets == (dhchap.Secrets{}) {
+		return err
+	}
+	if r.Frontend != "" {
+		return fmt.Errorf("%w: volume %s: keys of DH-HMAC-CHAP for frontend %s", ErrInvalid, r.Volume, r.Frontend)
+	}
+	if err := r.Secrets.Check(); err != nil {
+		return fmt.Errorf("%w: volume %s: its keys: %w", ErrInvalid, r.Volume, err)
+	}
+	return nil
 }
 
 // FrontendISCSI is the one other Spec.Frontend.

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cask-storage/cask/pkg/attach/agent"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
 
 // Host is the kernel's host. Roots other than / are for tests.
@@ -65,7 +66,8 @@ func (h Host) Usable() error {
 
 // Connect connects, or finds the connection there is, and waits for the block
 // device.
-func (h Host) Connect(ctx context.Context, s agent.Spec) (device string, err error) {
+func (h Host) Connect(ctx context.Context, r agent.Request) (device string, err error) {
+	s := r.Spec
 	if dev, _, found := h.Lookup(s); found && dev != "" {
 		return dev, nil
 	}
@@ -74,7 +76,7 @@ func (h Host) Connect(ctx context.Context, s agent.Spec) (device string, err err
 	if err != nil {
 		return "", fmt.Errorf("volume %s: %w: %w", s.Volume, agent.ErrUnreachable, err)
 	}
-	options, err := options(ctx, s, nqn)
+	options, err := options(ctx, r, nqn)
 	if err != nil {
 		return "", err
 	}
@@ -126,8 +128,10 @@ func classify(err error) error {
 	return fmt.Errorf("%w: the kernel could not connect: %w", agent.ErrUnreachable, err)
 }
 
-// options is the line that describes a connection to subsystem nqn.
-func options(ctx context.Context, s agent.Spec, nqn string) (string, error) {
+// options is the line that describes a connection to subsystem nqn. A kernel
+// without DH-HMAC-CHAP does not know the options of its secrets, which is EINVAL.
+func options(ctx context.Context, r agent.Request, nqn string) (string, error) {
+	s := r.Spec
 	host, port, err := net.SplitHostPort(s.Address)
 	if err != nil {
 		return "", fmt.Errorf("%w: address %q: %w", agent.ErrInvalid, s.Address, err)
@@ -144,8 +148,12 @@ func options(ctx context.Context, s agent.Spec, nqn string) (string, error) {
 			return "", fmt.Errorf("%w: %q cannot be told to the kernel", agent.ErrInvalid, v)
 		}
 	}
-	return fmt.Sprintf("transport=tcp,traddr=%s,trsvcid=%s,nqn=%s,hostnqn=%s,hostid=%s,nr_io_queues=%d,keep_alive_tmo=%d,reconnect_delay=%d,ctrl_loss_tmo=-1",
-		host, port, nqn, s.HostNQN, HostID(s.HostNQN), min(runtime.NumCPU(), maxQueues), keepAlive, reconnectDelay), nil
+	line := fmt.Sprintf("transport=tcp,traddr=%s,trsvcid=%s,nqn=%s,hostnqn=%s,hostid=%s,nr_io_queues=%d,keep_alive_tmo=%d,reconnect_delay=%d,ctrl_loss_tmo=-1",
+		host, port, nqn, s.HostNQN, HostID(s.HostNQN), min(runtime.NumCPU(), maxQueues), keepAlive, reconnectDelay)
+	if r.Secrets != (dhchap.Secrets{}) { // of a form without commas: Request.Validate
+		line += ",dhchap_secret=" + r.Secrets.Host + ",dhchap_ctrl_secret=" + r.Secrets.Controller
+	}
+	return line, nil
 }
 
 // HostID is the one host identifier of a host NQN, as a UUID: the kernel

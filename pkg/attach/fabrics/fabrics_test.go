@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cask-storage/cask/pkg/attach/agent"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
 
 func spec() agent.Spec {
@@ -24,7 +25,7 @@ func spec() agent.Spec {
 }
 
 func TestOptions(t *testing.T) {
-	got, err := options(t.Context(), spec(), spec().NQN+":lost-7")
+	got, err := options(t.Context(), agent.Request{Spec: spec()}, spec().NQN+":lost-7")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,10 +39,20 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// TestSecretOptions: as nvme-cli gives them to the kernel, when there are any.
+func TestSecretOptions(t *testing.T) {
+	keys := dhchap.Secrets{Host: "DHHC-1:00:aG9zdA==:", Controller: "DHHC-1:00:Y3RybA==:"}
+	with, err := options(t.Context(), agent.Request{Spec: spec(), Secrets: keys}, spec().NQN)
+	without, err2 := options(t.Context(), agent.Request{Spec: spec()}, spec().NQN)
+	if err != nil || err2 != nil || with != without+",dhchap_secret=DHHC-1:00:aG9zdA==:,dhchap_ctrl_secret=DHHC-1:00:Y3RybA==:" {
+		t.Errorf("%q, %q, %v, %v", with, without, err, err2)
+	}
+}
+
 func TestOptionsCannotBeSmuggledIn(t *testing.T) {
 	s := spec()
 	s.HostNQN = "x,ctrl_loss_tmo=0"
-	if _, err := options(t.Context(), s, s.NQN); !errors.Is(err, agent.ErrInvalid) {
+	if _, err := options(t.Context(), agent.Request{Spec: s}, s.NQN); !errors.Is(err, agent.ErrInvalid) {
 		t.Errorf("%v", err)
 	}
 }

@@ -6,6 +6,7 @@ package initiator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/cask-storage/cask/pkg/block/ride"
 	"github.com/cask-storage/cask/pkg/iscsi/initiator"
 	"github.com/cask-storage/cask/pkg/nvme"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 	"github.com/cask-storage/cask/pkg/nvme/host"
 )
 
@@ -21,9 +23,9 @@ const ioQueues = 1
 
 // Opener connects to targets.
 func Opener(log *slog.Logger) agent.Opener {
-	return func(ctx context.Context, s agent.Spec) (agent.Opened, error) {
-		dev, err := open(ctx, s, func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) })
-		if notAdmitted(err) {
+	return func(ctx context.Context, r agent.Request) (agent.Opened, error) {
+		dev, err := open(ctx, r, func(format string, args ...any) { log.Info(fmt.Sprintf(format, args...)) })
+		if notAdmitted(err) || errors.Is(err, dhchap.ErrFailed) {
 			return agent.Opened{}, fmt.Errorf("%w: %w", agent.ErrRefused, err)
 		}
 		if err != nil {
@@ -33,12 +35,13 @@ func Opener(log *slog.Logger) agent.Opener {
 	}
 }
 
-func open(ctx context.Context, s agent.Spec, logf func(string, ...any)) (*ride.Device, error) {
+func open(ctx context.Context, r agent.Request, logf func(string, ...any)) (*ride.Device, error) {
+	s := r.Spec
 	if s.Frontend == agent.FrontendISCSI {
 		return initiator.Attach(ctx, initiator.Config{Addr: s.Address, Target: agent.IQN(s.NQN), Initiator: agent.IQN(s.HostNQN), Logf: logf})
 	}
 	cfg := configOf(s)
-	cfg.Logf = logf
+	cfg.Logf, cfg.Secrets = logf, r.Secrets
 	return host.Attach(ctx, cfg)
 }
 

@@ -3,8 +3,10 @@ package dhchap
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -253,4 +255,33 @@ func FuzzController(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestNewSecrets: what is made can be proven, is not made twice, and is not
+// printed.
+func TestNewSecrets(t *testing.T) {
+	s, err := NewSecrets()
+	if err != nil || s.Check() != nil {
+		t.Fatal(err, s.Check())
+	}
+	h, c := pairOf(t, s, s)
+	if err := run(t, h, c); err != nil || !c.Done() {
+		t.Errorf("%v, %v", err, c.Err())
+	}
+	other, err := NewSecrets()
+	if err != nil || s.Host == s.Controller || s.Host == other.Host || s.Controller == other.Controller {
+		t.Errorf("made twice, %v", err)
+	}
+	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
+		if text := fmt.Sprintf(format, struct{ S Secrets }{s}); strings.Contains(text, "DHHC") {
+			t.Errorf("%s prints %s", format, text)
+		}
+	}
+	broken := s
+	broken.Controller = s.Controller[:20] + "\n" + s.Controller[20:]
+	for _, bad := range []Secrets{{}, {Host: s.Host}, {Controller: s.Controller}, broken, {Host: s.Host + "\n", Controller: s.Controller}} {
+		if err := bad.Check(); !errors.Is(err, ErrSecret) || strings.Contains(err.Error(), s.Host[10:30]) {
+			t.Errorf("%q %q: %v", bad.Host, bad.Controller, err)
+		}
+	}
 }

@@ -27,6 +27,7 @@ import (
 	"strings"
 
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
 	"hash"
@@ -53,6 +54,33 @@ type Names struct{ Host, Subsystem string }
 // Secrets of a host, in the form that nvme gen-dhchap-key prints. With Controller
 // the controller proves itself to a host that asks.
 type Secrets struct{ Host, Controller string }
+
+// String keeps them out of logs and errors.
+func (Secrets) String() string { return "(secret)" }
+
+// GoString is String.
+func (s Secrets) GoString() string { return s.String() }
+
+// Check is nil when both are of the form DHHC-1.
+func (s Secrets) Check() error {
+	_, host := key(s.Host, "")
+	_, controller := key(s.Controller, "")
+	return errors.Join(host, controller)
+}
+
+// NewSecrets makes secrets that nobody else knows, as nvme gen-dhchap-key does
+// with --hmac=1.
+func NewSecrets() (Secrets, error) {
+	var s Secrets
+	for _, into := range []*string{&s.Host, &s.Controller} {
+		b := make([]byte, sha256.Size, sha256.Size+4)
+		if _, err := rand.Read(b); err != nil {
+			return Secrets{}, err
+		}
+		*into = "DHHC-1:01:" + base64.StdEncoding.EncodeToString(le.AppendUint32(b, crc32.ChecksumIEEE(b))) + ":"
+	}
+	return s, nil
+}
 
 type hashID uint8
 
@@ -91,8 +119,8 @@ func key(secret, name string) ([]byte, error) {
 	if len(parts) != 4 || parts[0] != "DHHC-1" || len(parts[1]) != 2 || parts[1][0] != '0' || parts[1][1] > '3' || parts[1][1] < '0' || parts[3] != "" {
 		return nil, ErrSecret
 	}
-	b, err := base64.StdEncoding.DecodeString(parts[2])
-	if err != nil || len(b) != 36 && len(b) != 52 && len(b) != 68 {
+	b, err := base64.StdEncoding.DecodeString(parts[2]) // which passes over newlines
+	if err != nil || strings.ContainsAny(parts[2], "\r\n") || len(b) != 36 && len(b) != 52 && len(b) != 68 {
 		return nil, ErrSecret
 	}
 	k := b[:len(b)-4]

@@ -14,7 +14,7 @@ func (a *association) login(ctx context.Context, q *qpair, connected uint64) err
 	s := a.cfg.Secrets
 	switch {
 	case connected&nvme.ConnectAuthRequired != 0 && s.Host == "":
-		return fmt.Errorf("%s asks host %s to authenticate: give it a secret", a.cfg.SubsystemNQN, a.cfg.HostNQN)
+		return fmt.Errorf("%w: %s asks host %s to authenticate: give it a secret", dhchap.ErrFailed, a.cfg.SubsystemNQN, a.cfg.HostNQN)
 	case connected&nvme.ConnectAuthRequired == 0 && s.Controller == "":
 		return nil
 	case connected&nvme.ConnectAuthRequired == 0:

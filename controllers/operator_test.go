@@ -201,7 +201,7 @@ func TestOperator(t *testing.T) {
 	}
 	v := &v1alpha1.Volume{
 		ObjectMeta: metav1.ObjectMeta{Name: "pvc-1"},
-		Spec:       v1alpha1.VolumeSpec{Size: resource.MustParse("1Gi"), Replicas: 3, PreferredNode: "node2"},
+		Spec:       v1alpha1.VolumeSpec{Size: resource.MustParse("1Gi"), Replicas: 3, PreferredNode: "node2", Authentication: v1alpha1.AuthenticationNodes},
 	}
 	w.must(w.c.Create(t.Context(), v))
 	w.condition("pvc-1", v1alpha1.ConditionPlaced, "NoPoolMatches")
@@ -227,6 +227,12 @@ func (w *world) place() {
 	}
 	var target appsv1.Deployment
 	w.must(w.c.Get(w.Context(), client.ObjectKey{Namespace: v1alpha1.Namespace, Name: "pvc-1-ctrl"}, &target))
+	w.condition("pvc-1", v1alpha1.ConditionSecret, "SecretUsable")
+	var secret corev1.Secret
+	w.must(w.c.Get(w.Context(), client.ObjectKey{Namespace: v1alpha1.Namespace, Name: target.Spec.Template.Spec.Volumes[0].Secret.SecretName}, &secret))
+	if !metav1.IsControlledBy(&secret, v) || len(secret.Data[v1alpha1.KeyDHCHAPHost]) == 0 || target.Spec.Template.Annotations["cask.storage/auth-secret"] != string(secret.UID) {
+		w.Errorf("Secret %+v, target of %v", secret.ObjectMeta, target.Spec.Template.Annotations)
+	}
 	for _, r := range v.Status.Replicas {
 		if r.Address == "" || r.Zone != "z-"+r.Node {
 			w.Errorf("replica %+v", r)

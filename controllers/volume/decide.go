@@ -73,6 +73,7 @@ func (p *pass) decide() error {
 		return nil
 	}
 	p.authentication()
+	p.nodesAuthentication()
 	if placed, err := p.place(); !placed || err != nil {
 		return err
 	}
@@ -85,7 +86,7 @@ func (p *pass) conclude() {
 		p.want.State = v1alpha1.VolumePending
 	}
 	for _, c := range p.found.Apply(&p.want.Conditions, p.Volume.Generation) {
-		if c.Reason == reasonPodMissing || c.Reason == reasonStarting {
+		if c.Reason == reasonPodMissing || c.Reason == reasonStarting || c.Reason == reasonMakingKeys {
 			continue // no news while a volume comes up
 		}
 		p.plan.Events = append(p.plan.Events, Event{Warning: c.Status != metav1.ConditionTrue, Reason: c.Reason, Message: c.Message})
@@ -272,7 +273,10 @@ func (p *pass) deployments() {
 	if outdated != nil {
 		p.plan.Update = append(p.plan.Update, outdated)
 	}
-	want := p.settings.Target(p.Volume)
+	if p.Volume.NodesAuthenticate() && !p.Keys.usable(p.Volume) {
+		return // the target there is goes on with the keys it has
+	}
+	want := p.settings.Target(p.Volume, p.Keys.Secret)
 	have, ok := p.Deployments[want.Name]
 	switch {
 	case !ok:

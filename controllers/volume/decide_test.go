@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
 	"github.com/cask-storage/cask/controllers/internal/resources"
@@ -24,6 +25,7 @@ type bench struct {
 	settings resources.Settings
 	events   []Event
 	ips      int
+	secrets  int // made
 }
 
 func newBench(t *testing.T) *bench {
@@ -76,6 +78,9 @@ func (b *bench) pass() (Plan, bool) {
 			b.s.Deployments[o.Name] = b.rolled(*o)
 		case *policyv1.PodDisruptionBudget:
 			b.s.Budget = o
+		case *corev1.Secret:
+			b.secrets++
+			b.s.Keys = Keys{Secret: types.UID(fmt.Sprintf("secret%d", b.secrets)), Owner: o.OwnerReferences[0].UID, Good: true}
 		}
 	}
 	for _, o := range plan.Update {

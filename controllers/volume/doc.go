@@ -22,6 +22,9 @@
 // touches only state and Serving, and only when the target that wrote them is
 // gone.
 //
+// A volume whose nodes prove themselves has a Secret with its keys, made before
+// its target and gone with the Volume; see keys.go.
+//
 // Concurrency: one pass for each Volume at a time, by controller-runtime.
 package volume
 
@@ -34,7 +37,7 @@ package volume
 // +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,verbs=get,resourceNames=volumes.cask.storage
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
 // +kubebuilder:rbac:groups="",namespace=cask-system,resources=pods,verbs=get;list;watch
-// +kubebuilder:rbac:groups="",namespace=cask-system,resources=secrets,verbs=get
+// +kubebuilder:rbac:groups="",namespace=cask-system,resources=secrets,verbs=get;create
 // +kubebuilder:rbac:groups="",namespace=cask-system,resources=services,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=apps,namespace=cask-system,resources=deployments,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=policy,namespace=cask-system,resources=poddisruptionbudgets,verbs=get;list;watch;create;update;delete

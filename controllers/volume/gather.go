@@ -41,6 +41,9 @@ type Snapshot struct {
 	// nil when there is none.
 	Secret map[string]int
 
+	// Keys are those of a volume whose nodes prove themselves.
+	Keys Keys
+
 	// PV is the PersistentVolume of the volume's name, and Uninstalling
 	// that the Volume kind itself is being deleted; gathered for deleted
 	// Volumes only.
@@ -61,7 +64,7 @@ func (g gatherer) gather(ctx context.Context, name string) (*Snapshot, error) {
 		return nil, err
 	}
 	s.Volume = s.Volume.DeepCopy()
-	for _, read := range []func(context.Context, *Snapshot) error{g.cluster, g.owned, g.secret, g.placement, g.deletion} {
+	for _, read := range []func(context.Context, *Snapshot) error{g.cluster, g.owned, g.secret, g.keys, g.placement, g.deletion} {
 		if err := read(ctx, s); err != nil {
 			return nil, fmt.Errorf("gather for volume %s: %w", name, err)
 		}

@@ -286,7 +286,7 @@ var cases = []struct {
 	{"no-secret", func(w *world) {
 		w.volume.Status.Conditions = append(w.volume.Status.Conditions, metav1.Condition{Type: "SecretReady", Status: "False", Reason: "SecretMissing",
 			Message: "Secret chap in namespace cask-system does not exist", LastTransitionTime: ago(time.Minute)})
-	}, []string{"Initiators cannot prove themselves: Secret chap in namespace cask-system does not exist"}},
+	}, []string{"Hosts cannot prove themselves: Secret chap in namespace cask-system does not exist"}},
 	{"below-min-voters", func(w *world) {
 		w.volume.Spec.Consistency, w.volume.Spec.MinVoters, w.volume.Status.Level = "all", pointer(int32(2)), "all"
 		w.replica(1, v1alpha1.ReplicaOffline)

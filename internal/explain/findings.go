@@ -224,7 +224,7 @@ func secretFindings(f *Facts) []Finding {
 	if c == nil {
 		return nil
 	}
-	return one("correct the Secret; it is looked at every few seconds", "Initiators cannot prove themselves: %s.", c.Message)
+	return one("correct the Secret; it is looked at every few seconds", "Hosts cannot prove themselves: %s.", c.Message)
 }
 
 func attachmentFindings(f *Facts) []Finding {

@@ -72,6 +72,8 @@ func volumesRefused(t *testing.T, c client.Client) {
 		{"frontend", "Unsupported value", func(v *v1alpha1.Volume) { v.Spec.Frontend = "scsi" }},
 		{"initiators of nvme", "frontend iscsi", func(v *v1alpha1.Volume) { v.Spec.Initiators = []string{"iqn.2026-01.x:a"} }},
 		{"secret of nvme", "frontend iscsi", func(v *v1alpha1.Volume) { v.Spec.AuthenticationSecret = "s" }},
+		{"authentication", "Unsupported value", func(v *v1alpha1.Volume) { v.Spec.Authentication = "all" }},
+		{"authentication of iscsi", "for frontend nvme", func(v *v1alpha1.Volume) { v.Spec.Frontend, v.Spec.Authentication = "iscsi", "nodes" }},
 		{"initiator without a name", "spec.initiators", func(v *v1alpha1.Volume) {
 			v.Spec.Frontend, v.Spec.Initiators = "iscsi", []string{"host1"}
 		}},
@@ -101,6 +103,7 @@ func changesRefused(t *testing.T, c client.Client) {
 		{"durability", "cannot change yet", func(v *v1alpha1.Volume) { v.Spec.Durability = "always" }},
 		{"voters with the replicas", "minVoters must not be more", func(v *v1alpha1.Volume) { v.Spec.Replicas, v.Spec.MinVoters = 1, ptr.To[int32](2) }},
 		{"frontend", "cannot change", func(v *v1alpha1.Volume) { v.Spec.Frontend = "iscsi" }},
+		{"authentication", "authentication cannot change", func(v *v1alpha1.Volume) { v.Spec.Authentication = "nodes" }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			changed := v.DeepCopy()
@@ -109,6 +112,7 @@ func changesRefused(t *testing.T, c client.Client) {
 		})
 	}
 	v.Spec.Size = resource.MustParse("1024Mi") // the same number in other words
+	v.Spec.Authentication = "none"             // as when absent
 	if err := c.Update(t.Context(), v); err != nil {
 		t.Errorf("what may stay: %v", err)
 	}

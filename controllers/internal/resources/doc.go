@@ -24,6 +24,10 @@ import (
 // AnnotationHash holds the hash of the specification an object was made from.
 const AnnotationHash = "cask.storage/spec-hash"
 
+// AnnotationKeys on a target's pods has the UID of the Secret whose keys they
+// were started with.
+const AnnotationKeys = "cask.storage/auth-secret"
+
 // The user and group of target and replica pods, and of the extents.
 const unprivileged = 65532
 

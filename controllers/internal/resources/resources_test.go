@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
 
 func volume(replicas int) *v1alpha1.Volume {
@@ -32,7 +33,7 @@ func volume(replicas int) *v1alpha1.Volume {
 }
 
 func TestTarget(t *testing.T) {
-	d := DefaultSettings().Target(volume(3))
+	d := DefaultSettings().Target(volume(3), "")
 	c := d.Spec.Template.Spec.Containers[0]
 	want := []string{
 		"--volume=pvc-1", "--authority=kube", "--durability=flush", "--listen=:4420", "--health=:9500",
@@ -55,7 +56,7 @@ func TestTargetOfISCSI(t *testing.T) {
 	v := volume(1)
 	v.Spec.Frontend, v.Spec.AuthenticationSecret = v1alpha1.FrontendISCSI, "chap"
 	s := DefaultSettings()
-	pod := s.Target(v).Spec.Template.Spec
+	pod := s.Target(v, "").Spec.Template.Spec
 	c := pod.Containers[0]
 	for _, want := range []string{"--frontend=iscsi", "--listen=:3260", "--auth=/auth"} {
 		if !slices.Contains(c.Args, want) {
@@ -70,6 +71,30 @@ func TestTargetOfISCSI(t *testing.T) {
 	}
 	if p := s.TargetService(v).Spec.Ports[0]; p.Port != 3260 || p.TargetPort.StrVal != c.Ports[0].Name {
 		t.Errorf("service port %+v, container port %+v", p, c.Ports[0])
+	}
+}
+
+// TestTargetWithKeys: the Secret that the StorageClass names too, whose change is
+// another target.
+func TestTargetWithKeys(t *testing.T) {
+	v, s := volume(1), DefaultSettings()
+	plain := s.Target(v, "")
+	v.Spec.Authentication = v1alpha1.AuthenticationNodes
+	d, next := s.Target(v, "u1"), s.Target(v, "u2")
+	pod := d.Spec.Template.Spec
+	if src := pod.Volumes[0].Secret; src.SecretName != "pvc-1-auth" || *src.DefaultMode != 0o440 || *pod.SecurityContext.FSGroup != *pod.SecurityContext.RunAsGroup {
+		t.Errorf("volume %+v, %+v", src, pod.SecurityContext)
+	}
+	if !slices.Contains(pod.Containers[0].Args, "--auth=/auth") || pod.Containers[0].VolumeMounts[0].MountPath != "/auth" {
+		t.Errorf("%+v", pod.Containers[0])
+	}
+	if a, b, c := plain.Annotations[AnnotationHash], d.Annotations[AnnotationHash], next.Annotations[AnnotationHash]; a == b || b == c {
+		t.Errorf("hashes %s %s %s", a, b, c)
+	}
+	secret := s.AuthSecret(v, dhchap.Secrets{Host: "h", Controller: "c"})
+	if secret.Name != "pvc-1-auth" || secret.Namespace != v1alpha1.Namespace || !*secret.Immutable || secret.OwnerReferences[0].Name != "pvc-1" ||
+		secret.StringData["dhchap.host"] != "h" || secret.StringData["dhchap.controller"] != "c" {
+		t.Errorf("%+v", secret.ObjectMeta)
 	}
 }
 
@@ -102,7 +127,7 @@ func TestReplica(t *testing.T) {
 func TestLeastPrivilege(t *testing.T) {
 	v := volume(1)
 	s := DefaultSettings()
-	for _, d := range []*appsv1.Deployment{s.Target(v), s.Replica(v, v.Status.Replicas[0], "/data")} {
+	for _, d := range []*appsv1.Deployment{s.Target(v, ""), s.Replica(v, v.Status.Replicas[0], "/data")} {
 		pod := d.Spec.Template.Spec
 		if !*pod.SecurityContext.RunAsNonRoot || pod.HostNetwork || pod.HostPID || pod.HostIPC || pod.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 			t.Errorf("%s: %+v", d.Name, pod.SecurityContext)
@@ -132,7 +157,7 @@ func TestLeastPrivilege(t *testing.T) {
 // TestHash changes with what needs a restart, and with nothing else.
 func TestHash(t *testing.T) {
 	s := DefaultSettings()
-	base := s.Target(volume(3)).Annotations[AnnotationHash]
+	base := s.Target(volume(3), "").Annotations[AnnotationHash]
 	for _, tc := range []struct {
 		name string
 		edit func(*v1alpha1.Volume, *Settings)
@@ -153,7 +178,7 @@ func TestHash(t *testing.T) {
 	} {
 		v, s := volume(3), DefaultSettings()
 		tc.edit(v, &s)
-		if same := s.Target(v).Annotations[AnnotationHash] == base; same != tc.same {
+		if same := s.Target(v, "").Annotations[AnnotationHash] == base; same != tc.same {
 			t.Errorf("%s: same hash is %v", tc.name, same)
 		}
 	}

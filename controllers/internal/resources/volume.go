@@ -10,11 +10,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
 	"github.com/cask-storage/cask/api/v1alpha1"
 	"github.com/cask-storage/cask/internal/members"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 )
 
 // TargetName names a volume's target Deployment and Service.
@@ -22,6 +24,10 @@ func TargetName(volume string) string { return volume + "-ctrl" }
 
 // ReplicaName names a replica's Deployment and Service.
 func ReplicaName(volume, id string) string { return volume + "-rep-" + id }
+
+// AuthSecretName names the Secret with the keys of a volume whose nodes prove
+// themselves; StorageClasses say the same as ${pv.name}-auth.
+func AuthSecretName(volume string) string { return volume + "-auth" }
 
 // VolumeLabels select everything of a volume; more narrow it down to a role
 // and, for RoleReplica, one replica.
@@ -91,9 +97,21 @@ func servicePort(name string, number int32) corev1.ServicePort {
 	return corev1.ServicePort{Name: name, Port: number, TargetPort: intstr.FromString(name), Protocol: corev1.ProtocolTCP}
 }
 
-// Target is the Deployment of the volume's one target. The nodes it prefers
-// are not part of its hash: a target is not restarted to be moved.
-func (s Settings) Target(v *v1alpha1.Volume) *appsv1.Deployment {
+// AuthSecret holds the keys of a volume whose nodes prove themselves. It never
+// changes: who has the volume has read it.
+func (s Settings) AuthSecret(v *v1alpha1.Volume, keys dhchap.Secrets) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: s.meta(v, AuthSecretName(v.Name), VolumeLabels(v.Name)),
+		Immutable:  ptr.To(true),
+		Type:       corev1.SecretTypeOpaque,
+		StringData: map[string]string{v1alpha1.KeyDHCHAPHost: keys.Host, v1alpha1.KeyDHCHAPController: keys.Controller},
+	}
+}
+
+// Target is the Deployment of the volume's one target. keys is the Secret of
+// AuthSecret, empty without one: another Secret is another target. The nodes it
+// prefers are not part of its hash: a target is not restarted to be moved.
+func (s Settings) Target(v *v1alpha1.Volume, keys types.UID) *appsv1.Deployment {
 	labels := VolumeLabels(v.Name, v1alpha1.RoleTarget)
 	pod := corev1.PodSpec{
 		ServiceAccountName:            ServiceAccountTarget,
@@ -115,6 +133,10 @@ func (s Settings) Target(v *v1alpha1.Volume) *appsv1.Deployment {
 		pod.SecurityContext.FSGroup = ptr.To[int64](unprivileged) // may read them
 	}
 	d := s.deployment(v, TargetName(v.Name), labels, pod)
+	if keys != "" {
+		d.Spec.Template.Annotations = map[string]string{AnnotationKeys: string(keys)}
+		d.Annotations[AnnotationHash] = hash(d.Spec)
+	}
 	d.Spec.Template.Spec.Affinity = targetAffinity(v)
 	return d
 }
@@ -131,7 +153,7 @@ func (s Settings) targetContainer(v *v1alpha1.Volume) corev1.Container {
 		args = append(args, "--frontend=iscsi")
 	}
 	var mounts []corev1.VolumeMount
-	if v.Spec.AuthenticationSecret != "" {
+	if authSecret(v) != "" {
 		args = append(args, "--auth="+authPath)
 		mounts = append(mounts, corev1.VolumeMount{Name: authVolume, MountPath: authPath, ReadOnly: true})
 	}
@@ -159,13 +181,22 @@ const (
 	authPath   = "/auth"
 )
 
+// authSecret names the Secret with what hosts have to prove, if anything.
+func authSecret(v *v1alpha1.Volume) string {
+	if v.NodesAuthenticate() {
+		return AuthSecretName(v.Name)
+	}
+	return v.Spec.AuthenticationSecret
+}
+
 // authVolumes mounts the Secret, for the process's group only.
 func authVolumes(v *v1alpha1.Volume) []corev1.Volume {
-	if v.Spec.AuthenticationSecret == "" {
+	name := authSecret(v)
+	if name == "" {
 		return nil
 	}
 	return []corev1.Volume{{Name: authVolume, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
-		SecretName: v.Spec.AuthenticationSecret, DefaultMode: ptr.To[int32](0o440)}}}}
+		SecretName: name, DefaultMode: ptr.To[int32](0o440)}}}}
 }
 
 // targetAffinity prefers the consumer's node, then nodes with a replica.

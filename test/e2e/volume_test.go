@@ -55,10 +55,18 @@ func onNode(t *testing.T, i int, args ...string) string {
 	return lab(t, append([]string{"exec", strconv.Itoa(i)}, args...)...)
 }
 
-// written starts a pod with data on a volume of three replicas.
+// proven are the parameters of a volume whose nodes prove themselves.
+var proven = map[string]string{
+	"authentication": "nodes",
+	"csi.storage.k8s.io/node-stage-secret-name": "${pv.name}-auth", "csi.storage.k8s.io/node-stage-secret-namespace": "cask-system",
+	"csi.storage.k8s.io/node-publish-secret-name": "${pv.name}-auth", "csi.storage.k8s.io/node-publish-secret-namespace": "cask-system",
+}
+
+// written starts a pod with data on a volume of three replicas, by a node that
+// has proven itself.
 func written(t *testing.T) (ns, volume string) {
 	t.Helper()
-	return writtenTo(t, nil)
+	return writtenTo(t, proven)
 }
 
 func writtenTo(t *testing.T, parameters map[string]string) (ns, volume string) {

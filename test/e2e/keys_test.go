@@ -30,7 +30,7 @@ func TestHostWithoutKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, keys := range map[string]dhchap.Secrets{"none": {}, "other ones": made} {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		d, err := host.Attach(ctx, host.Config{Addr: addr, SubsystemNQN: publishcontext.VolumeNQN(v), HostNQN: publishcontext.HostNQN(node, id),
 			HostID: nvme.UUID{1}, Secrets: keys})
 		cancel()

@@ -357,6 +357,10 @@ const (
 	KeyDHCHAPController = "dhchap.controller"
 )
 
+// AuthSecretName names the Secret with the keys of a volume whose nodes prove
+// themselves; StorageClasses say the same as ${pv.name}-auth.
+func AuthSecretName(volume string) string { return volume + "-auth" }
+
 // The values of Authentication.
 const (
 	AuthenticationNone  = "none"

@@ -42,7 +42,7 @@ func (g gatherer) keys(ctx context.Context, s *Snapshot) (err error) {
 		return nil
 	}
 	var secret corev1.Secret
-	err = g.api.Get(ctx, client.ObjectKey{Namespace: g.namespace, Name: resources.AuthSecretName(s.Volume.Name)}, &secret)
+	err = g.api.Get(ctx, client.ObjectKey{Namespace: g.namespace, Name: v1alpha1.AuthSecretName(s.Volume.Name)}, &secret)
 	if apierrors.IsNotFound(err) {
 		s.Keys.Fresh, err = dhchap.NewSecrets()
 		return err
@@ -65,7 +65,7 @@ func (p *pass) nodesAuthentication() {
 	if !p.Volume.NodesAuthenticate() {
 		return
 	}
-	name := resources.AuthSecretName(p.Volume.Name)
+	name := v1alpha1.AuthSecretName(p.Volume.Name)
 	what := fmt.Sprintf("Secret %s in namespace %s", name, p.settings.Namespace)
 	holder := p.keysHolder()
 	reason, message := "", ""

@@ -31,8 +31,8 @@ func keysOf(q *csi.NodeStageVolumeRequest, way publishcontext.Context) (dhchap.S
 	}
 	keys := dhchap.Secrets{Host: of[v1alpha1.KeyDHCHAPHost], Controller: of[v1alpha1.KeyDHCHAPController]}
 	if err := keys.Check(); err != nil {
-		return dhchap.Secrets{}, status.Errorf(codes.FailedPrecondition, "volume %s: the keys in its Secret %s-auth are damaged: %v; "+
-			"see its condition %s", q.GetVolumeId(), q.GetVolumeId(), err, v1alpha1.ConditionSecret)
+		return dhchap.Secrets{}, status.Errorf(codes.FailedPrecondition, "volume %s: the keys in its Secret %s are damaged: %v; "+
+			"see its condition %s", q.GetVolumeId(), v1alpha1.AuthSecretName(q.GetVolumeId()), err, v1alpha1.ConditionSecret)
 	}
 	return keys, nil
 }

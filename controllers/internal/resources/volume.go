@@ -25,10 +25,6 @@ func TargetName(volume string) string { return volume + "-ctrl" }
 // ReplicaName names a replica's Deployment and Service.
 func ReplicaName(volume, id string) string { return volume + "-rep-" + id }
 
-// AuthSecretName names the Secret with the keys of a volume whose nodes prove
-// themselves; StorageClasses say the same as ${pv.name}-auth.
-func AuthSecretName(volume string) string { return volume + "-auth" }
-
 // VolumeLabels select everything of a volume; more narrow it down to a role
 // and, for RoleReplica, one replica.
 func VolumeLabels(volume string, more ...string) map[string]string {
@@ -101,7 +97,7 @@ func servicePort(name string, number int32) corev1.ServicePort {
 // changes: who has the volume has read it.
 func (s Settings) AuthSecret(v *v1alpha1.Volume, keys dhchap.Secrets) *corev1.Secret {
 	return &corev1.Secret{
-		ObjectMeta: s.meta(v, AuthSecretName(v.Name), VolumeLabels(v.Name)),
+		ObjectMeta: s.meta(v, v1alpha1.AuthSecretName(v.Name), VolumeLabels(v.Name)),
 		Immutable:  ptr.To(true),
 		Type:       corev1.SecretTypeOpaque,
 		StringData: map[string]string{v1alpha1.KeyDHCHAPHost: keys.Host, v1alpha1.KeyDHCHAPController: keys.Controller},
@@ -184,7 +180,7 @@ const (
 // authSecret names the Secret with what hosts have to prove, if anything.
 func authSecret(v *v1alpha1.Volume) string {
 	if v.NodesAuthenticate() {
-		return AuthSecretName(v.Name)
+		return v1alpha1.AuthSecretName(v.Name)
 	}
 	return v.Spec.AuthenticationSecret
 }

@@ -8,6 +8,7 @@
 #include <sys/fm/fs/zfs.h>
 #include <jemalloc/jemalloc.h>
 
+extern int spa_asize_inflation;
 extern int zfs_flags;
 extern int zfs_abd_scatter_enabled;
 extern uint64_t zfs_arc_max;
@@ -55,6 +56,12 @@ start(void)
 	zfetch_max_distance = 1 << 20;
 	/* larger transaction groups: what is written twice is written once */
 	zfs_dirty_data_sync_percent = 50;
+	/*
+	 * What a write may take of the pool: of 4 KiB, a record and an indirect
+	 * block of 8 and two copies of the one above. ZFS reckons with 24 times,
+	 * three copies on raidz: as a pool fills, groups would get too small.
+	 */
+	spa_asize_inflation = 8;
 	/* blocks are allocated one after the other: few, large writes */
 	zfs_vdev_async_write_max_active = 3;
 	zfs_vdev_aggregation_limit_non_rotating = 1 << 20;
@@ -80,7 +87,7 @@ cask_init(uint64_t arc_max, uint64_t dirty_max, uint64_t hostid, int *engine,
 	zfs_arc_min = ARC_FLOOR;
 	zfs_arc_max = arc_max;
 	zfs_dirty_data_max = dirty_max;
-	zfs_wrlog_data_max = dirty_max;
+	zfs_wrlog_data_max = dirty_max / 2;
 	(void) pthread_once(&once, start);
 	arc_tuning_update(B_FALSE);
 	*engine = io_engine;

@@ -27,6 +27,9 @@ var (
 // SetWatchInterval is for stores that are opened after it.
 func SetWatchInterval(d time.Duration) { watchInterval = d }
 
+// SetTrimInterval is for stores that are opened after it.
+func SetTrimInterval(d time.Duration) { trimInterval = d }
+
 // CrashPoint ends an operation on snapshots half way, as a crash does.
 type CrashPoint int
 
@@ -67,3 +70,6 @@ func (s *Store) HalfDrop() error {
 func (s *Store) ChangedAtMost(since history.Seq, limit int) ([]block.Extent, error) {
 	return s.changed(since, limit)
 }
+
+// TXG is the last transaction group that is on the disk.
+func (s *Store) TXG() uint64 { return uint64(s.words()[5]) }

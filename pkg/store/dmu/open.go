@@ -264,6 +264,7 @@ func openVolume(o Options, c cStrings, lock *os.File) (*Store, error) {
 		return nil, errors.Join(err, failed("close", o.Path, C.cask_close(vol)))
 	}
 	s.watch()
+	s.trim()
 	return s, nil
 }
 

@@ -5,7 +5,6 @@
 #include <zfeature_common.h>
 #include <sys/stat.h>
 #include <sys/vdev_impl.h>
-#include <sys/vdev_trim.h>
 
 #define	LABEL_SIZE	(256ULL << 10)
 #define	LABEL_NVLIST	(16ULL << 10)		/* offset in the label */
@@ -351,49 +350,12 @@ cask_expand(cask_vol *v)
 	return (wait_stable(v, 0));
 }
 
-typedef struct {
-	spa_t *spa;
-	volatile int done;
-} stop_t;
-
-static void *
-stop_autotrim(void *arg)
-{
-	stop_t *s = arg;
-
-	vdev_autotrim_stop_all(s->spa);
-	__atomic_store_n(&s->done, 1, __ATOMIC_SEQ_CST);
-	return (NULL);
-}
-
-/*
- * The autotrim thread sees that it is to stop when the next TXG opens, which
- * may be seconds away: push TXGs until it has.
- */
-static void
-hurry_autotrim(spa_t *spa)
-{
-	stop_t s = { .spa = spa };
-	struct timespec pause = { .tv_nsec = 1000000 };
-	pthread_t stopper;
-
-	if (pthread_create(&stopper, NULL, stop_autotrim, &s) != 0)
-		return;
-	while (!__atomic_load_n(&s.done, __ATOMIC_SEQ_CST)) {
-		txg_wait_synced(spa_get_dsl(spa), 0);
-		(void) nanosleep(&pause, NULL);
-	}
-	(void) pthread_join(stopper, NULL);
-}
-
 int
 cask_export(const char *pool)
 {
 	spa_t *spa;
 
 	if (spa_open(pool, &spa, FTAG) == 0) {
-		if (!spa_suspended(spa))
-			hurry_autotrim(spa);
 		scrub_forget(spa);
 		spa_close(spa, FTAG);
 	}

@@ -22,7 +22,7 @@
 #define	CASK_OP_WORDS	6	/* kind, seq, base, offset, length, data address */
 
 /* words of cask_info's answer */
-#define	CASK_INFO_WORDS	5	/* size, block size, mark, replayed records, arc bytes */
+#define	CASK_INFO_WORDS	6	/* size, block size, mark, replayed records, arc bytes, synced TXG */
 
 typedef struct cask_vol cask_vol;
 
@@ -76,6 +76,9 @@ int cask_read(cask_vol *v, uint64_t off, uint64_t len, void *buf);
 int cask_flush(cask_vol *v);
 /* drop what is cached and clean, and give free memory back to the kernel */
 void cask_give_back(cask_vol *v);
+/* give the file system what was freed in one metaslab, the next from *next on
+ * that has something; may block */
+void cask_trim(cask_vol *v, uint64_t *next);
 /* everything is in a synced TXG */
 int cask_sync(cask_vol *v);
 

@@ -163,7 +163,7 @@ vdev_extent_open(vdev_t *vd, uint64_t *psize, uint64_t *max_psize,
 	int e = 0;
 
 	vd->vdev_nonrot = B_TRUE;
-	vd->vdev_has_trim = B_TRUE;
+	vd->vdev_has_trim = B_FALSE;	/* trim.c does it */
 	vd->vdev_has_securetrim = B_FALSE;
 	if (x == NULL) {	/* else it is opened again: its size is new */
 		x = kmem_zalloc(sizeof (*x), KM_SLEEP);
@@ -303,12 +303,15 @@ file_flush(const char *path)
 	return (file_flush_error(path));
 }
 
-static int
-punch(const extent_t *x, uint64_t off, uint64_t len)
+/* Best effort: what remains is written again, or freed again. */
+void
+file_punch(const vdev_t *vd, uint64_t off, uint64_t len)
 {
 	const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	const extent_t *x = vd->vdev_tsd;
 
-	return (fallocate64(x->fd, mode, off, len) == 0 ? 0 : errno);
+	if (!(__atomic_load_n(&fault, __ATOMIC_RELAXED) & FAULT_TRIM))
+		(void) fallocate64(x->fd, mode, off, len);
 }
 
 static void
@@ -325,9 +328,7 @@ vdev_extent_io_start(zio_t *zio)
 		zio->io_error = vdev_readable(vd) ? ENOTSUP : ENXIO;
 		break;
 	case ZIO_TYPE_TRIM:
-		if (!(__atomic_load_n(&fault, __ATOMIC_RELAXED) & FAULT_TRIM))
-			zio->io_error = punch(vd->vdev_tsd, zio->io_offset,
-			    zio->io_size);
+		zio->io_error = ENOTSUP;
 		break;
 	default:
 		start(zio, zio->io_type == ZIO_TYPE_READ ? IO_READ : IO_WRITE);

@@ -143,6 +143,7 @@ cask_info(cask_vol *v, uint64_t *words)
 	words[2] = mark;
 	words[3] = v->replayed;
 	words[4] = aggsum_value(&arc_sums.arcstat_size);
+	words[5] = spa_last_synced_txg(v->spa);
 }
 
 int

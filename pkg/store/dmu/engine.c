@@ -16,7 +16,6 @@ extern uint64_t zfs_arc_min;
 extern unsigned long zfs_dirty_data_max;
 extern unsigned long zfs_wrlog_data_max;
 extern unsigned int zfetch_max_distance;
-extern int zfs_dirty_data_sync_percent;
 extern uint32_t zfs_vdev_async_write_max_active;
 extern int zfs_vdev_aggregation_limit_non_rotating;
 extern int zio_dva_throttle_enabled;
@@ -54,8 +53,6 @@ start(void)
 	zfs_flags = 0;
 	zfs_abd_scatter_enabled = 0;
 	zfetch_max_distance = 1 << 20;
-	/* larger transaction groups: what is written twice is written once */
-	zfs_dirty_data_sync_percent = 50;
 	/*
 	 * What a write may take of the pool: of 4 KiB, a record and an indirect
 	 * block of 8 and two copies of the one above. ZFS reckons with 24 times,
@@ -87,7 +84,7 @@ cask_init(uint64_t arc_max, uint64_t dirty_max, uint64_t hostid, int *engine,
 	zfs_arc_min = ARC_FLOOR;
 	zfs_arc_max = arc_max;
 	zfs_dirty_data_max = dirty_max;
-	zfs_wrlog_data_max = dirty_max / 2;
+	zfs_wrlog_data_max = dirty_max;
 	(void) pthread_once(&once, start);
 	arc_tuning_update(B_FALSE);
 	*engine = io_engine;

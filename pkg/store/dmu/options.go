@@ -130,4 +130,4 @@ func (o Options) checkCreate() error {
 // arc and dirty share Memory out: what remains is for the log, the network
 // buffers, Go and fragmentation.
 func (o Options) arc() uint64   { return o.Memory / 3 }
-func (o Options) dirty() uint64 { return o.Memory / 4 }
+func (o Options) dirty() uint64 { return o.Memory / 8 }

@@ -163,7 +163,7 @@ func TestLargeGroups(t *testing.T) {
 	if err := s.SetMeta(nil); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.TXG() - before; n > writes/500 {
+	if n := s.TXG() - before; n > writes/300 {
 		t.Errorf("%d writes took %d transaction groups", writes, n)
 	}
 	if err := s.Close(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
@@ -21,6 +22,7 @@ const benchSpan = 256 * mib
 
 // filled is a store with benchSpan bytes written.
 func filled(b *testing.B) *dmu.Store {
+	dmu.SetTrimInterval(time.Second)
 	s := create(b, extent(b, benchSpan))
 	data := random(mib)
 	for off := uint64(0); off < benchSpan; off += mib {

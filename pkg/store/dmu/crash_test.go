@@ -31,6 +31,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	dmu.SetTrimInterval(time.Millisecond) // beside all that is tested
 	if arg := os.Getenv(crashEnv); arg != "" {
 		victim(arg)
 	}

@@ -8,7 +8,6 @@ import (
 	"math/rand"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
@@ -106,8 +105,6 @@ func TestSparse(t *testing.T) {
 // What is unmapped goes back to the extent's file system.
 func TestUnmapReturnsSpace(t *testing.T) {
 	const span = 128 * mib
-	dmu.SetTrimInterval(time.Millisecond)
-	defer dmu.SetTrimInterval(time.Second)
 	o := extent(t, span)
 	o.Compression = "off"
 	s := create(t, o)
@@ -144,8 +141,6 @@ func TestUnmapReturnsSpace(t *testing.T) {
 func TestLargeGroups(t *testing.T) {
 	alone(t)
 	const span, writes, batch = 256 * mib, 6000, 16
-	dmu.SetTrimInterval(100 * time.Millisecond)
-	defer dmu.SetTrimInterval(time.Second)
 	s := create(t, extent(t, span))
 	data := random(mib)
 	for i := range uint64(span / mib) {

@@ -72,4 +72,4 @@ func (s *Store) ChangedAtMost(since history.Seq, limit int) ([]block.Extent, err
 }
 
 // TXG is the last transaction group that is on the disk.
-func (s *Store) TXG() uint64 { return uint64(s.words()[5]) }
+func (s *Store) TXG() uint64 { return uint64(s.words()[3]) }

@@ -105,12 +105,8 @@ drop_pieces(cask_vol *v)
 static int
 replay_op(cask_vol *v, op_t *op)
 {
-	int e = op->kind == CASK_OP_WRITE ?
-	    apply_writes(v, op, 1, 1) : apply_unmap(v, op, 1);
-
-	if (e == 0)
-		v->replayed++;
-	return (e);
+	return (op->kind == CASK_OP_WRITE ?
+	    apply_writes(v, op, 1, 1) : apply_unmap(v, op, 1));
 }
 
 static int

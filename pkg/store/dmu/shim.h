@@ -22,7 +22,7 @@
 #define	CASK_OP_WORDS	6	/* kind, seq, base, offset, length, data address */
 
 /* words of cask_info's answer */
-#define	CASK_INFO_WORDS	6	/* size, block size, mark, replayed records, arc bytes, synced TXG */
+#define	CASK_INFO_WORDS	4	/* size, block size, mark, synced TXG */
 
 typedef struct cask_vol cask_vol;
 

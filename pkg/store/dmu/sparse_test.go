@@ -121,7 +121,7 @@ func TestUnmapReturnsSpace(t *testing.T) {
 	if err := s.Apply([]store.Op{{Kind: store.Unmap, Seq: 1000, Extent: block.Extent{Len: span}}}); err != nil {
 		t.Fatal(err)
 	}
-	// ZFS holds what is freed for some transaction groups, then trims it.
+	// ZFS holds what is freed for some transaction groups, then it is trimmed.
 	for txgs := 0; allocated(t, o.Path) > full/4; txgs++ {
 		if txgs == 300 {
 			t.Fatalf("%d of %d bytes are still allocated after %d transaction groups", allocated(t, o.Path), full, txgs)

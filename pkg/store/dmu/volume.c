@@ -141,9 +141,7 @@ cask_info(cask_vol *v, uint64_t *words)
 	mutex_exit(&v->mark_lock);
 	words[1] = v->block_size;
 	words[2] = mark;
-	words[3] = v->replayed;
-	words[4] = aggsum_value(&arc_sums.arcstat_size);
-	words[5] = spa_last_synced_txg(v->spa);
+	words[3] = spa_last_synced_txg(v->spa);
 }
 
 int

@@ -31,7 +31,6 @@
 #include <sys/dsl_prop.h>
 #include <sys/txg.h>
 #include <sys/arc.h>
-#include <sys/arc_impl.h>
 #include "shim.h"
 
 /* The objects of the dataset; frozen. 1 and 2 are those of any zvol. */
@@ -128,7 +127,6 @@ struct cask_vol {
 	char *pieces;
 	uint64_t pieces_off;
 	uint64_t pieces_len;
-	uint64_t replayed;
 	int replay_error;
 };
 

@@ -13,9 +13,10 @@
 //
 // Tasks of a unit run in any order (QUEUE ALGORITHM MODIFIER 1), with three
 // exceptions. A task with the ORDERED attribute, and every PERSISTENT RESERVE
-// OUT, runs after all that came before it and before all that comes later. COMPARE AND
-// WRITE and ORWRITE run beside nothing that changes their blocks. Reservations
-// are checked when a task begins and again when its turn has come.
+// OUT and MODE SELECT, runs after all that came before it and before all that comes
+// later. COMPARE AND WRITE and ORWRITE run beside nothing that changes their
+// blocks. Reservations are checked when a task begins and again when its turn
+// has come.
 //
 // # Concurrency
 //

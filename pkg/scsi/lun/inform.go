@@ -3,6 +3,7 @@ package lun
 import (
 	"errors"
 
+	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/scsi"
 )
@@ -107,6 +108,8 @@ func (t *Task) modeSense(b []byte) ([]byte, bool) {
 	return m.Append(b, *t.u.mode.Load(), t.u.capacity()), true
 }
 
+// modeSelect runs alone on its unit. What was written with the cache on is made
+// stable before it is off (SBC-3, Caching mode page): whoever turned it off sends no flush.
 func (t *Task) modeSelect() {
 	old := t.u.mode.Load()
 	v, err := old.ModeSelect(t.whole(), t.desc.Opcode, t.u.dev.Geometry().BlockSize)
@@ -116,10 +119,20 @@ func (t *Task) modeSelect() {
 		t.badList(bad.At)
 	case err != nil:
 		t.fail(scsi.Sense{Key: scsi.IllegalRequest, Code: scsi.ParameterListLength})
+	case old.WriteCache && !v.WriteCache:
+		t.submit(block.OpFlush, block.Extent{}, func(t *Task) { t.setMode(v) })
+		return
 	case v != *old:
-		t.u.mode.Store(&v)
-		t.u.attention(t.n, attnMode)
+		t.setMode(v)
+		return
 	}
+	t.finish()
+}
+
+func (t *Task) setMode(v scsi.ModeValues) {
+	t.u.mode.Store(&v)
+	t.u.attention(t.n, attnMode)
+	t.finish()
 }
 
 // lbaStatus reports the rest of the unit as mapped: a Device cannot be asked.

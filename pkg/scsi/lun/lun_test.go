@@ -352,6 +352,33 @@ func TestWriteCache(t *testing.T) {
 	}
 }
 
+// TestWriteCacheOff: what was written with the cache on is stable, too, when the
+// cache is said to be off; when that fails, it is not off.
+func TestWriteCacheOff(t *testing.T) {
+	r := newRig(t, blocktest.Options{}, nil)
+	a := r.nexus(t, "a")
+	page := a.good(cdb(scsi.ModeSense6, 0x08, byte(scsi.ModeCaching), 0, 255), nil)
+	list := bytes.Clone(page)
+	list[0], list[6] = 0, list[6]&^0x04
+	off := cdb(scsi.ModeSelect6, 0x10, 0, 0, byte(len(list)))
+	a.good(blocks(scsi.Write10, 0, 1), make([]byte, 512))
+	r.dev.Inject(blocktest.Fault{Op: block.OpFlush, Err: block.ErrIO, Times: 1})
+	if got := a.do(off, list); got.sense.Key != scsi.HardwareError {
+		t.Errorf("with a flush that fails: %v, %v", got.status, got.sense)
+	}
+	if now := a.good(cdb(scsi.ModeSense6, 0x08, byte(scsi.ModeCaching), 0, 255), nil); !bytes.Equal(now, page) {
+		t.Errorf("after a flush that failed: %x, want %x", now, page)
+	}
+	a.good(off, list)
+	if n := r.dev.Counts().Flushes; n != 1 {
+		t.Errorf("%d flushes when the cache was turned off", n)
+	}
+	a.good(off, list)
+	if n := r.dev.Counts().Flushes; n != 1 {
+		t.Errorf("%d flushes, the cache was off before", n)
+	}
+}
+
 // TestBeyondLimits: what is too long or too far is refused before anything is
 // held for it.
 func TestBeyondLimits(t *testing.T) {

@@ -41,7 +41,6 @@ func (t *Task) execute() {
 		t.release6()
 	case scsi.ModeSelect6, scsi.ModeSelect10:
 		t.modeSelect()
-		t.finish()
 	case scsi.TestUnitReady, scsi.Prefetch10, scsi.Prefetch16, scsi.PreventAllow:
 		t.finish()
 	default:

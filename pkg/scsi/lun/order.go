@@ -13,7 +13,7 @@ const (
 	reading    kind = iota // beside everything but alone
 	writing                // likewise, and not beside an overlapping exchange
 	exchanging             // beside nothing that changes an overlapping range
-	alone                  // beside nothing: ORDERED tasks, changes of reservations
+	alone                  // beside nothing: ORDERED tasks, what runsAlone says
 )
 
 // place is a task's place in its unit's order.

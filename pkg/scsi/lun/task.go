@@ -210,13 +210,18 @@ func (t *Task) Run(data [][]byte) {
 		return
 	}
 	p := &t.place
-	if t.Attr == Ordered || t.desc.Opcode == scsi.ReserveOut {
+	if t.Attr == Ordered || runsAlone(t.desc.Opcode) {
 		p.kind = alone
 	}
 	t.inOrder = true
 	if t.u.order.enter(p) {
 		t.start()
 	}
+}
+
+// runsAlone reports commands that change what holds for the others.
+func runsAlone(o scsi.Opcode) bool {
+	return o == scsi.ReserveOut || o == scsi.ModeSelect6 || o == scsi.ModeSelect10
 }
 
 // ordered reports whether the command has a place in the unit's order: it

@@ -67,8 +67,9 @@ func newConn(t *Target, nc net.Conn) *conn {
 // Abort closes the socket; the reader finds out and cleans up.
 func (c *conn) Abort() { _ = c.nc.Close() }
 
-// Settled reports whether a login succeeded.
-func (c *conn) Settled() bool { return c.full.Load() }
+// Settled reports whether a login to a node succeeded: discovery proves nothing,
+// and gives way.
+func (c *conn) Settled() bool { return c.full.Load() && c.sess != nil }
 
 // errLoggedOut ends a connection in good order.
 var errLoggedOut = errors.New("logged out")

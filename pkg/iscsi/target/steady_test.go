@@ -112,3 +112,22 @@ func TestStrangers(t *testing.T) {
 		return s.Conn.Close() == nil
 	})
 }
+
+// TestDiscoveriesGiveWay: discovery asks nobody who he is, so sessions of it do
+// not keep initiators out, however long they stay.
+func TestDiscoveriesGiveWay(t *testing.T) {
+	const most = 4
+	r := newRig(t, target.Config{Limits: target.Limits{Connections: most}}, blocktest.Options{})
+	for range most {
+		s, err := iscsitest.Dial(iscsitest.Options{Addr: r.addr})
+		must(t, err)
+		defer s.Conn.Close()
+	}
+	for i := range most {
+		r.dial(t, iscsitest.Options{ISID: byte(i)})
+	}
+	if s, err := iscsitest.Dial(iscsitest.Options{Addr: r.addr}); err == nil {
+		s.Conn.Close()
+		t.Error("a session gave way to a discovery")
+	}
+}

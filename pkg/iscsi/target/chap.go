@@ -59,8 +59,8 @@ func (c *chap) answer(in iscsi.Text) (iscsi.Text, error) {
 
 // prove answers the initiator's own challenge.
 func (c *chap) prove(id string, in iscsi.Text) (iscsi.Text, error) {
-	var n uint8
-	if _, err := fmt.Sscanf(id, "%d", &n); err != nil {
+	n, ok := numeric(id, 0, 255)
+	if !ok {
 		return nil, errChap("CHAP_I is no number from 0 to 255")
 	}
 	text, _ := in.Get("CHAP_C")
@@ -73,6 +73,6 @@ func (c *chap) prove(id string, in iscsi.Text) (iscsi.Text, error) {
 	case c.auth.MutualSecret == "":
 		return nil, errChap("the initiator asks for proof, and there is no mutual secret")
 	}
-	r := iscsi.CHAP{Algorithm: c.algorithm, ID: n, Challenge: challenge}.Respond(c.auth.MutualSecret)
+	r := iscsi.CHAP{Algorithm: c.algorithm, ID: byte(n), Challenge: challenge}.Respond(c.auth.MutualSecret)
 	return iscsi.Text{{Key: "CHAP_N", Value: c.auth.MutualUser}, {Key: "CHAP_R", Value: iscsi.EncodeBinary(r)}}, nil
 }

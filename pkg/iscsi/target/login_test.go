@@ -1,6 +1,7 @@
 package target_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/md5"
 	"crypto/sha256"
@@ -85,12 +86,12 @@ func TestNegotiation(t *testing.T) {
 		{Key: "HeaderDigest", Value: "None,CRC32C"}, {Key: "DataDigest", Value: "X-odd"}, {Key: "MaxConnections", Value: "8"},
 		{Key: "ErrorRecoveryLevel", Value: "2"}, {Key: "MaxBurstLength", Value: "16776192"}, {Key: "FirstBurstLength", Value: "1"},
 		{Key: "DefaultTime2Wait", Value: "5"}, {Key: "MaxOutstandingR2T", Value: "0x10"}, {Key: "X-com.example", Value: "1"},
-		{Key: "DataPDUInOrder", Value: "No"}, {Key: "IFMarker", Value: "No"}, {Key: "TaskReporting", Value: "FastAbort,RFC3720"},
+		{Key: "DataPDUInOrder", Value: "No"}, {Key: "IFMarker", Value: "No"}, {Key: "OFMarkInt", Value: "2048"}, {Key: "TaskReporting", Value: "FastAbort,RFC3720"},
 		{Key: "iSCSIProtocolLevel", Value: "2"}}})
 	for key, want := range map[string]string{
 		"HeaderDigest": "None", "DataDigest": "Reject", "MaxConnections": "1", "ErrorRecoveryLevel": "0",
 		"MaxBurstLength": "1048576", "FirstBurstLength": "Reject", "DefaultTime2Wait": "5", "MaxOutstandingR2T": "1",
-		"X-com.example": "NotUnderstood", "DataPDUInOrder": "Yes", "IFMarker": "No", "TaskReporting": "RFC3720",
+		"X-com.example": "NotUnderstood", "DataPDUInOrder": "Yes", "IFMarker": "No", "OFMarkInt": "Reject", "TaskReporting": "RFC3720",
 		"iSCSIProtocolLevel": "1", "MaxRecvDataSegmentLength": "262144", "TargetPortalGroupTag": "1", "TargetAlias": "a disk",
 	} {
 		if got, _ := s.Answers.Get(key); got != want {
@@ -105,6 +106,7 @@ type chapInitiator struct {
 	algorithms   string
 	challenge    []byte // the initiator's own; none: it does not ask
 	mutual       string // the secret the target must prove
+	id           string // of that challenge, 9 in some form; empty is "9"
 	reflect      bool   // send the target's challenge back
 	t            *testing.T
 }
@@ -131,7 +133,7 @@ func (c *chapInitiator) step(answer iscsi.Text) iscsi.Text {
 		c.challenge = challenge
 	}
 	if c.challenge != nil {
-		out.Add("CHAP_I", "9")
+		out.Add("CHAP_I", cmp.Or(c.id, "9"))
 		out.Add("CHAP_C", "0x"+hex.EncodeToString(c.challenge))
 	}
 	return out
@@ -161,6 +163,8 @@ func TestCHAP(t *testing.T) {
 		"wrong user":         {oneWay, chapInitiator{user: "bob", secret: oneWay.Secret, algorithms: "5"}, iscsi.LoginAuthFailed},
 		"no algorithm":       {oneWay, chapInitiator{user: "alice", secret: oneWay.Secret, algorithms: "99"}, iscsi.LoginAuthFailed},
 		"mutual":             {auth, chapInitiator{user: "alice", secret: auth.Secret, algorithms: "5", challenge: []byte("who?"), mutual: auth.MutualSecret}, iscsi.LoginSuccess},
+		"mutual, hex":        {auth, chapInitiator{user: "alice", secret: auth.Secret, algorithms: "5", challenge: []byte("who?"), id: "0x9", mutual: auth.MutualSecret}, iscsi.LoginSuccess},
+		"mutual, no number":  {auth, chapInitiator{user: "alice", secret: auth.Secret, algorithms: "5", challenge: []byte("who?"), id: "9th"}, iscsi.LoginAuthFailed},
 		"mutual, no secret":  {oneWay, chapInitiator{user: "alice", secret: auth.Secret, algorithms: "5", challenge: []byte("who?")}, iscsi.LoginAuthFailed},
 		"mutual, reflection": {auth, chapInitiator{user: "alice", secret: auth.Secret, algorithms: "5", reflect: true}, iscsi.LoginAuthFailed},
 	} {

@@ -90,6 +90,8 @@ func (n *negotiation) answer(key, v string) string {
 		return "Yes"
 	case "IFMarker", "OFMarker":
 		return "No"
+	case "IFMarkInt", "OFMarkInt": // obsolete, and yet understood (RFC 7143 13.25)
+		return reject
 	case "TaskReporting":
 		return pick(v, "RFC3720")
 	case "iSCSIProtocolLevel":

@@ -210,6 +210,7 @@ func (c *conn) keepLocked(cmd *command) bool {
 	cmd.held = false
 	if cmd.aborted || c.closing {
 		c.recycleLocked(cmd)
+		c.signal() // there may be room for others now
 		return false
 	}
 	return true

@@ -397,3 +397,36 @@ func TestResize(t *testing.T) {
 		t.Errorf("last LBA %d", last)
 	}
 }
+
+// TestRoomOfTheAborted: the room of a command that is aborted while its data
+// comes goes to those that wait for it, without anything else having to happen.
+func TestRoomOfTheAborted(t *testing.T) {
+	dev := blocktest.NewMemory(blocktest.Options{})
+	defer dev.Close()
+	r := newRig(t, target.Config{Limits: target.Limits{InflightBytes: 1}}, blocktest.Options{})
+	const twoUnits = nodeName + ":two"
+	must(t, r.AddNode(target.Node{Name: twoUnits, Units: []target.Unit{{Device: r.dev, UUID: [16]byte{8}}, {LUN: 1, Device: dev, UUID: [16]byte{9}}}}))
+	s := r.dial(t, iscsitest.Options{Node: twoUnits, Keys: iscsi.Text{{Key: "ImmediateData", Value: "No"}}})
+	if st, _ := run(t, s, iscsitest.Command{CDB: cdb(scsi.TestUnitReady), LUN: 1}); st != scsi.CheckCondition {
+		t.Fatalf("first command of LUN 1: %v", st)
+	}
+	other := r.dial(t, iscsitest.Options{Node: twoUnits, ISID: 1})
+	must(t, s.Send(iscsitest.Command{CDB: blocks(scsi.Write10, 0, 1), Flags: iscsi.FlagFinal | iscsi.FlagWrite, EDTL: 512, ITT: 5}))
+	p, _, err := s.Recv()
+	must(t, err)
+	data := pdu(s, p.Uint32(iscsi.AtTTT), pattern(512, 3))
+	must(t, s.Send(iscsitest.Command{CDB: blocks(scsi.Read10, 0, 1), LUN: 1, Flags: iscsi.FlagFinal | iscsi.FlagRead, EDTL: 512, ITT: 6}))
+	_, err = s.Conn.Write(data[:300])
+	must(t, err)
+	time.Sleep(100 * time.Millisecond) // the reader has the header, and waits for the rest
+	manage(t, other, iscsi.ClearTaskSet, 0)
+	if got := managed(t, other); got != iscsi.TaskComplete {
+		t.Errorf("response %d", got)
+	}
+	time.Sleep(100 * time.Millisecond)
+	_, err = s.Conn.Write(data[300:])
+	must(t, err)
+	if st, sense, in := outcome(t, s); st != scsi.Good || len(in) != 512 {
+		t.Errorf("the read that waited: %v, %v", st, sense)
+	}
+}

@@ -29,7 +29,7 @@ type conn struct {
 	statSN  uint32 // the writer's, once it runs
 	textTTT uint32 // the reader's: of a text answer sent in pieces
 	text    []byte // likewise: what is left of it
-	gather  []byte // likewise: text requests with the C bit
+	gather  []byte // likewise: text requests that go on
 
 	submitted sync.WaitGroup // tasks that run
 	flushing  atomic.Int64   // when the writer began a write; 0 when it is not in one

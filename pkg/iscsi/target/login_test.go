@@ -354,3 +354,45 @@ func TestManySessions(t *testing.T) {
 		return err == nil
 	})
 }
+
+// TestTextInPieces: a text request is answered when all of it has come, and a
+// new one forgets what was left of the one before (RFC 7143 11.10).
+func TestTextInPieces(t *testing.T) {
+	r := newRig(t, target.Config{}, blocktest.Options{})
+	s, err := iscsitest.Dial(iscsitest.Options{Addr: r.addr})
+	must(t, err)
+	defer s.Conn.Close()
+	ask := func(flags uint8, ttt uint32, text string) (uint8, uint32, string) {
+		t.Helper()
+		h := s.Request(iscsi.OpText, 5)
+		h[1] = flags
+		h.SetUint32(iscsi.AtTTT, ttt)
+		must(t, s.SendNow([]byte(text)))
+		s.CmdSN++
+		p, data, err := s.Recv()
+		must(t, err)
+		if p.Opcode() != iscsi.OpTextResp {
+			t.Fatalf("%v, want a text response", p.Opcode())
+		}
+		return p.Flags(), p.Uint32(iscsi.AtTTT), string(data)
+	}
+	whole := "TargetName=" + nodeName + "\x00TargetAddress=" + r.addr + ",1\x00"
+	for name, first := range map[string]struct {
+		flags uint8
+		text  string
+	}{"more of a key comes": {iscsi.FlagContinue, "SendTar"}, "more keys come": {0, "SendTargets=All\x00"}} {
+		rest := "SendTargets=All\x00"[len(first.text):]
+		flags, ttt, got := ask(first.flags, iscsi.NoTag, first.text)
+		if flags != 0 || ttt == iscsi.NoTag || got != "" {
+			t.Errorf("%s: answered with flags %#x, tag %#x and %q before all has come", name, flags, ttt, got)
+			continue
+		}
+		if flags, ttt, got = ask(iscsi.FlagFinal, ttt, rest); flags != iscsi.FlagFinal || ttt != iscsi.NoTag || got != whole {
+			t.Errorf("%s: flags %#x, tag %#x, %q, want %q", name, flags, ttt, got, whole)
+		}
+	}
+	ask(iscsi.FlagContinue, iscsi.NoTag, "SendTargets=nob")
+	if flags, _, got := ask(iscsi.FlagFinal, iscsi.NoTag, "SendTargets=All\x00"); flags != iscsi.FlagFinal || got != whole {
+		t.Errorf("after a request that was left: flags %#x, %q, want %q", flags, got, whole)
+	}
+}

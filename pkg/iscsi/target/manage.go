@@ -233,18 +233,18 @@ func (c *conn) onText(p *iscsi.PDU) error {
 	if err := c.rd.EndData(); err != nil {
 		return p.Fault(iscsi.ReasonDataDigest, "damaged text: %v", err)
 	}
+	switch ttt := p.Uint32(iscsi.AtTTT); ttt {
+	case iscsi.NoTag:
+		c.text, c.gather = nil, nil // a new exchange ends the one before
+	case c.textTTT:
+	default:
+		return p.Fault(iscsi.ReasonProtocol, "text with tag %#x, there is no such exchange", ttt)
+	}
 	if len(c.gather)+len(data) > maxText {
 		return p.Fault(iscsi.ReasonNoResources, "more than %d bytes of text", maxText)
 	}
-	ttt := p.Uint32(iscsi.AtTTT)
-	switch {
-	case ttt == iscsi.NoTag && len(c.gather) == 0:
-		c.text = nil // a new exchange ends the one before
-	case ttt != iscsi.NoTag && ttt != c.textTTT:
-		return p.Fault(iscsi.ReasonProtocol, "text with tag %#x, there is no such exchange", ttt)
-	}
 	c.gather = append(c.gather, data...)
-	if p.Flags()&iscsi.FlagContinue != 0 {
+	if p.Flags()&iscsi.FlagContinue != 0 || !p.Final() && len(c.text) == 0 {
 		return c.answerText(cmd, nil, 1)
 	}
 	in, err := iscsi.ParseText(c.gather)

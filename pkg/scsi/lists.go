@@ -169,3 +169,8 @@ func AppendGroups(b []byte, groups []PortGroup, f GroupFormat) []byte {
 // AppendTMFs encodes REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS data: abort
 // task, abort task set, clear task set, LUN reset; target resets.
 func AppendTMFs(b []byte) []byte { return append(b, 0xda, 0, 0, 0) }
+
+// AppendExtendedTMFs encodes the same with timeouts (REPD), which promise nothing.
+func AppendExtendedTMFs(b []byte) []byte {
+	return append(b, 0xda, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+}

@@ -169,6 +169,9 @@ func (t *Task) maintenance(b []byte) ([]byte, bool) {
 		}
 		return b, t.badCDB(1, 7)
 	case scsi.SASupportedTMFs:
+		if c[2]&0x80 != 0 { // REPD
+			return scsi.AppendExtendedTMFs(b), true
+		}
 		return scsi.AppendTMFs(b), true
 	}
 	return t.supportedOpcodes(b)

@@ -242,6 +242,33 @@ func TestAccessMatrix(t *testing.T) {
 	}
 }
 
+// TestStartThroughReservations: a start is allowed by every reservation, a stop
+// by none (SBC-3 table 13).
+func TestStartThroughReservations(t *testing.T) {
+	r := newRig(t, blocktest.Options{}, nil)
+	holder, other := r.nexus(t, "h"), r.nexus(t, "o")
+	holder.good(prout(scsi.PRRegister, 0, scsi.ReserveOutList{ActionKey: 1}))
+	holder.good(prout(scsi.PRReserve, scsi.ExclusiveAccess, scsi.ReserveOutList{Key: 1}))
+	for byte4, want := range map[byte]scsi.Status{0x01: scsi.Good, 0x00: scsi.ReservationConflict, 0x11: scsi.ReservationConflict} {
+		if got := other.do(cdb(scsi.StartStopUnit, 0, 0, 0, byte4), nil); got.status != want {
+			t.Errorf("START STOP UNIT with %#02x: %v, want %v", byte4, got.status, want)
+		}
+	}
+}
+
+// TestTaskFunctions: REPD asks for the timeouts, too.
+func TestTaskFunctions(t *testing.T) {
+	a := newRig(t, blocktest.Options{}, nil).nexus(t, "a")
+	for repd, want := range map[byte][]byte{
+		0x00: {0xda, 0, 0, 0},
+		0x80: {0xda, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+	} {
+		if got := a.good(cdb(scsi.MaintenanceIn, scsi.SASupportedTMFs, repd, 0, 0, 0, 0, 0, 0, 255), nil); !bytes.Equal(got, want) {
+			t.Errorf("REPD %#02x: %x, want %x", repd, got, want)
+		}
+	}
+}
+
 func TestReservationsAreKept(t *testing.T) {
 	k := &keeper{}
 	r := newRig(t, blocktest.Options{}, k)

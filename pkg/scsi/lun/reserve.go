@@ -116,6 +116,8 @@ func (u *Unit) conflicts(t *Task) bool {
 	switch {
 	case op == scsi.Reserve6 || op == scsi.Release6:
 		return !registered
+	case op == scsi.StartStopUnit && t.CDB[4]&0xf1 == 0x01: // a start
+		return false
 	case t.desc.Access == scsi.AccessFree, registered && r.kind.RegistrantsMay():
 		return false
 	case t.desc.Access == scsi.AccessRead:

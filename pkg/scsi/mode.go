@@ -66,6 +66,7 @@ func (v ModeValues) appendPage(b []byte, p ModePage, pc PageControl) []byte {
 		set(&d[4], v.WriteProtect, 0x08)
 		if !mask {
 			d[3] = 0x10 // QUEUE ALGORITHM MODIFIER: simple tasks in any order
+			d[5] = 0x40 // TAS: who has a task aborted by another gets TASK ABORTED
 			be.PutUint16(d[8:], 0xffff)
 		}
 	case ModeErrorRecovery, ModeExceptions: // all zero

@@ -124,6 +124,9 @@ func TestModePages(t *testing.T) {
 			list[i+2] &^= 0x04
 		case scsi.ModeControl:
 			list[i+2] |= 0x04
+			if list[i+5] != 0x40 {
+				t.Errorf("TAS is not set: %x", list[i:])
+			}
 		}
 	}
 	got, err := v.ModeSelect(list, scsi.ModeSelect6, 512)

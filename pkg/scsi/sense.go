@@ -49,7 +49,6 @@ const (
 	RegistrationsPreempt  Code = 0x2a05
 	AccessStateChanged    Code = 0x2a06
 	CapacityChanged       Code = 0x2a09
-	CommandsCleared       Code = 0x2f00
 	SavingNotSupported    Code = 0x3900
 	InternalFailure       Code = 0x4400
 	ServiceCRC            Code = 0x4705

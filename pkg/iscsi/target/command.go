@@ -35,6 +35,7 @@ type command struct {
 	state   state
 	counted bool // in the CmdSN window
 	aborted bool
+	told    bool // aborted by another initiator: it is answered
 	held    bool // the reader or the writer works on it: who aborts it must not free it
 	room    int  // counted in conn.bytes
 	waiters []*waiter
@@ -158,7 +159,7 @@ func (c *conn) take(p *iscsi.PDU) (*command, error) {
 	if cmd == nil {
 		return nil, p.Fault(iscsi.ReasonNoResources, "more than %d immediate requests are outstanding", immediates)
 	}
-	cmd.state, cmd.counted, cmd.aborted, cmd.held = receiving, counted, false, true
+	cmd.state, cmd.counted, cmd.aborted, cmd.told, cmd.held = receiving, counted, false, false, true
 	c.byITT[p.ITT()] = cmd
 	cmd.begin(p)
 	return cmd, nil
@@ -204,16 +205,30 @@ func (c *conn) recycleLocked(cmd *command) {
 	c.free = append(c.free, cmd)
 }
 
-// keepLocked ends the hold on a command. It frees one that is not to go on, and
-// then returns false.
+// keepLocked ends the hold on a command. One that is not to go on is freed or
+// answered, and then it returns false.
 func (c *conn) keepLocked(cmd *command) bool {
 	cmd.held = false
 	if cmd.aborted || c.closing {
-		c.recycleLocked(cmd)
+		c.dropLocked(cmd)
 		c.signal() // there may be room for others now
 		return false
 	}
 	return true
+}
+
+// dropLocked ends an aborted command that nobody holds: silently, or by TASK
+// ABORTED when its initiator does not know.
+func (c *conn) dropLocked(cmd *command) {
+	if !cmd.told || c.closing {
+		c.recycleLocked(cmd)
+		return
+	}
+	if cmd.state != running { // else its task has said how it ended
+		cmd.task.Status = scsi.TaskAborted
+	}
+	cmd.r2t, cmd.state = false, answering
+	c.out = append(c.out, cmd)
 }
 
 // complete queues a command for the writer.

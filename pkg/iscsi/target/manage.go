@@ -8,9 +8,18 @@ import (
 	"github.com/cask-storage/cask/pkg/scsi"
 )
 
-// abortLocked ends a command that is not answered yet. It returns true when
-// its task is running: then the waiter is released when that has ended.
-func (c *conn) abortLocked(cmd *command, w *waiter) bool {
+// answer says what the initiator of an aborted command hears of it.
+type answer uint8
+
+const (
+	nothing     answer = iota // it aborts itself, or is gone
+	taskAborted               // another aborts (TAS in the Control mode page)
+)
+
+// abortLocked ends a command that is not answered yet. When its task is
+// running, the waiter is released when that has ended.
+func (c *conn) abortLocked(cmd *command, w *waiter, a answer) {
+	cmd.told = a == taskAborted
 	switch cmd.state {
 	case receiving:
 		cmd.aborted = true
@@ -21,12 +30,13 @@ func (c *conn) abortLocked(cmd *command, w *waiter) bool {
 			asking = false
 		}
 		if !cmd.held && !asking {
-			c.recycleLocked(cmd)
+			c.dropLocked(cmd)
 		}
 	case waiting:
 		c.pending = slices.DeleteFunc(c.pending, func(o *command) bool { return o == cmd })
 		cmd.room = 0
-		c.recycleLocked(cmd)
+		c.forgetLocked(cmd)
+		c.dropLocked(cmd)
 	case running:
 		cmd.aborted = true
 		c.forgetLocked(cmd)
@@ -35,22 +45,20 @@ func (c *conn) abortLocked(cmd *command, w *waiter) bool {
 			w.left.Add(1)
 			cmd.waiters = append(cmd.waiters, w)
 		}
-		return true
 	case idle, answering:
 	}
-	return false
 }
 
 // abortMatching aborts commands of the connection; w waits for those that run.
 // It returns how many there were.
-func (c *conn) abortMatching(w *waiter, match func(*command) bool) int {
+func (c *conn) abortMatching(w *waiter, a answer, match func(*command) bool) int {
 	defer c.signal() // there may be room for others now
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := 0
 	for _, cmd := range c.slots {
 		if cmd.op == iscsi.OpCommand && cmd.state != idle && cmd.state != answering && !cmd.aborted && match(cmd) {
-			c.abortLocked(cmd, w)
+			c.abortLocked(cmd, w, a)
 			n++
 		} else if cmd.aborted && cmd.state == running && w != nil && match(cmd) {
 			w.left.Add(1)
@@ -66,7 +74,7 @@ func (c *conn) abortAll() {
 	c.closing = true
 	c.out = nil
 	c.mu.Unlock()
-	c.abortMatching(nil, func(*command) bool { return true })
+	c.abortMatching(nil, nothing, func(*command) bool { return true })
 }
 
 // abortPreempted does the abort of a PREEMPT AND ABORT; the command is
@@ -75,7 +83,7 @@ func (c *conn) abortPreempted(cmd *command) {
 	w := newWaiter(func() { c.complete(cmd) })
 	for _, s := range c.t.sessionsOf(c.sess.node) {
 		if slices.Contains(cmd.task.Preempted, s.nexus) {
-			s.conn.abortMatching(w, func(o *command) bool { return o.lun == cmd.lun })
+			s.conn.abortMatching(w, taskAborted, func(o *command) bool { return o.lun == cmd.lun })
 		}
 	}
 	w.release()
@@ -114,7 +122,7 @@ func (c *conn) manage(p *iscsi.PDU, f iscsi.TaskFunction, w *waiter) iscsi.TaskR
 	case iscsi.AbortTask:
 		return c.abortOne(p, w)
 	case iscsi.AbortTaskSet:
-		c.abortMatching(w, func(o *command) bool { return o.lun == l })
+		c.abortMatching(w, nothing, func(o *command) bool { return o.lun == l })
 	case iscsi.ClearTaskSet:
 		c.abortEverywhere(w, abortSpec{lun: l})
 	case iscsi.LUNReset:
@@ -138,7 +146,7 @@ func (c *conn) manage(p *iscsi.PDU, f iscsi.TaskFunction, w *waiter) iscsi.TaskR
 // is in the window, counts as aborted (RFC 7143 11.6.1).
 func (c *conn) abortOne(p *iscsi.PDU, w *waiter) iscsi.TaskResponse {
 	ref := p.Uint32(iscsi.AtReferenced)
-	if c.abortMatching(w, func(o *command) bool { return o.itt == ref }) > 0 {
+	if c.abortMatching(w, nothing, func(o *command) bool { return o.itt == ref }) > 0 {
 		return iscsi.TaskComplete
 	}
 	sn := iscsi.Serial(p.Uint32(iscsi.AtRefCmdSN))
@@ -150,14 +158,15 @@ func (c *conn) abortOne(p *iscsi.PDU, w *waiter) iscsi.TaskResponse {
 	return iscsi.TaskUnknown
 }
 
-// abortEverywhere aborts tasks of all initiators; the others are told by a
-// unit attention.
+// abortEverywhere aborts tasks of all initiators; the others are told by the
+// status of those.
 func (c *conn) abortEverywhere(w *waiter, a abortSpec) {
 	for _, s := range c.t.sessionsOf(c.sess.node) {
-		n := s.conn.abortMatching(w, a.matches)
-		if n > 0 && s != c.sess && !a.all {
-			s.nexus.CommandsCleared(a.lun)
+		told := taskAborted
+		if s == c.sess {
+			told = nothing
 		}
+		s.conn.abortMatching(w, told, a.matches)
 	}
 }
 
@@ -188,7 +197,7 @@ func (c *conn) onLogout(p *iscsi.PDU) error {
 	}
 	answered := make(chan struct{})
 	w := newWaiter(func() { c.complete(cmd); close(answered) })
-	c.abortMatching(w, func(*command) bool { return true })
+	c.abortMatching(w, nothing, func(*command) bool { return true })
 	w.release()
 	select {
 	case <-answered:

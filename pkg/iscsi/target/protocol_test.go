@@ -159,8 +159,8 @@ func managed(t *testing.T, s *iscsitest.Session) iscsi.TaskResponse {
 	return iscsi.TaskResponse(p.Header[2])
 }
 
-// TestAbort: the response comes when the task has ended in the device, and the
-// task is not answered.
+// TestAbort: the response comes when the task has ended in the device. The task
+// is not answered to who aborts it; to another it is, as aborted (TAS).
 func TestAbort(t *testing.T) {
 	for _, f := range []iscsi.TaskFunction{iscsi.AbortTask, iscsi.AbortTaskSet, iscsi.ClearTaskSet, iscsi.LUNReset, iscsi.TargetWarmReset} {
 		r := newRig(t, target.Config{}, blocktest.Options{Workers: 1})
@@ -180,15 +180,18 @@ func TestAbort(t *testing.T) {
 		if got := managed(t, s); got != iscsi.TaskComplete {
 			t.Errorf("function %d: response %d", f, got)
 		}
-		wantOther := map[iscsi.TaskFunction]scsi.Code{iscsi.ClearTaskSet: scsi.CommandsCleared, iscsi.LUNReset: scsi.BusDeviceReset, iscsi.TargetWarmReset: scsi.BusDeviceReset}[f]
-		if wantOther == 0 {
-			if st, _, _ := outcome(t, other); st != scsi.Good {
-				t.Errorf("function %d: the other initiator's write: %v", f, st)
-			}
-			continue
+		want, told := scsi.Good, scsi.Code(0)
+		switch f {
+		case iscsi.ClearTaskSet:
+			want = scsi.TaskAborted
+		case iscsi.LUNReset, iscsi.TargetWarmReset:
+			want, told = scsi.TaskAborted, scsi.BusDeviceReset
 		}
-		if st, sense := run(t, other, iscsitest.Command{CDB: cdb(scsi.TestUnitReady)}); st != scsi.CheckCondition || sense.Code != wantOther {
-			t.Errorf("function %d: the other initiator is told %v, %v", f, st, sense)
+		if st, _, _ := outcome(t, other); st != want {
+			t.Errorf("function %d: the other initiator's write: %v, want %v", f, st, want)
+		}
+		if _, sense := run(t, other, iscsitest.Command{CDB: cdb(scsi.TestUnitReady)}); sense.Code != told {
+			t.Errorf("function %d: the other initiator is told %v, want %#04x", f, sense, told)
 		}
 	}
 }
@@ -219,6 +222,56 @@ func TestAbortWaiting(t *testing.T) {
 	manage(t, s, iscsi.AbortTask, 1234)
 	if got := managed(t, s); got != iscsi.TaskUnknown {
 		t.Errorf("a task that does not exist: response %d", got)
+	}
+}
+
+// TestAbortedByAnother: whatever state a command is in when another initiator
+// aborts it, it is answered, once, and nothing of it is written: an initiator
+// without a timeout would wait for ever.
+func TestAbortedByAnother(t *testing.T) {
+	r := newRig(t, target.Config{Limits: target.Limits{InflightBytes: 1}}, blocktest.Options{Workers: 1})
+	s := r.dial(t, iscsitest.Options{Keys: iscsi.Text{{Key: "InitialR2T", Value: "No"}}})
+	other := r.dial(t, iscsitest.Options{ISID: 1})
+	write := iscsitest.Command{CDB: blocks(scsi.Write10, 0, 1), Flags: iscsi.FlagFinal | iscsi.FlagWrite, EDTL: 512, ITT: 4}
+	write.Flags = iscsi.FlagWrite // its data comes unsolicited
+	must(t, s.Send(write))
+	write.ITT, write.Flags = 5, iscsi.FlagFinal|iscsi.FlagWrite // asked for by R2T
+	must(t, s.Send(write))
+	p, _, err := s.Recv()
+	must(t, err)
+	write.ITT = 6 // waits for room
+	must(t, s.Send(write))
+	must(t, s.Send(iscsitest.Command{CDB: cdb(scsi.TestUnitReady), Flags: iscsi.FlagFinal, ITT: 7}))
+	if st, _, _ := outcome(t, s); st != scsi.Good {
+		t.Fatal(st)
+	}
+	data := pdu(s, p.Uint32(iscsi.AtTTT), pattern(512, 3))
+	_, err = s.Conn.Write(data[:300])
+	must(t, err)
+	time.Sleep(100 * time.Millisecond) // the reader has the header, and waits for the rest
+	manage(t, other, iscsi.LUNReset, 0)
+	if got := managed(t, other); got != iscsi.TaskComplete {
+		t.Errorf("response %d", got)
+	}
+	_, err = s.Conn.Write(data[300:])
+	must(t, err)
+	left := map[uint32]bool{4: true, 5: true, 6: true}
+	for len(left) > 0 {
+		p, _, err := s.Recv()
+		must(t, err)
+		if p.Opcode() != iscsi.OpResponse || scsi.Status(p.Header[3]) != scsi.TaskAborted || !left[p.ITT()] {
+			t.Fatalf("%v of command %d, status %v", p.Opcode(), p.ITT(), scsi.Status(p.Header[3]))
+		}
+		delete(left, p.ITT())
+	}
+	if _, sense := run(t, s, iscsitest.Command{CDB: cdb(scsi.TestUnitReady)}); sense.Code != scsi.BusDeviceReset {
+		t.Errorf("then told %v", sense)
+	}
+	if st, _ := run(t, s, iscsitest.Command{CDB: blocks(scsi.Write10, 0, 1), Flags: iscsi.FlagWrite, EDTL: 512, Data: pattern(512, 1)}); st != scsi.Good {
+		t.Errorf("a write after that: %v", st)
+	}
+	if n := r.dev.Counts().Writes; n != 1 {
+		t.Errorf("%d writes, want the last", n)
 	}
 }
 
@@ -426,6 +479,9 @@ func TestRoomOfTheAborted(t *testing.T) {
 	time.Sleep(100 * time.Millisecond)
 	_, err = s.Conn.Write(data[300:])
 	must(t, err)
+	if st, _, _ := outcome(t, s); st != scsi.TaskAborted {
+		t.Errorf("the write that was aborted: %v", st)
+	}
 	if st, sense, in := outcome(t, s); st != scsi.Good || len(in) != 512 {
 		t.Errorf("the read that waited: %v, %v", st, sense)
 	}

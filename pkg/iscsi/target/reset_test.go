@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cask-storage/cask/pkg/block/blocktest"
 	"github.com/cask-storage/cask/pkg/iscsi"
@@ -16,12 +17,12 @@ import (
 // moment of its writes: while their data comes, waits for room or is in the
 // device. The slots and buffers of those writes serve the next ones, so one
 // given back twice, or while it is filled, would show in what is on the disk;
-// one not given back, in the window.
+// one not given back, in the window. Each write is answered once.
 func TestResetUnderLoad(t *testing.T) {
 	const size, depth = 96 << 10, 16 // more than a first burst
 	r := newRig(t, target.Config{Logf: t.Logf, Limits: target.Limits{InflightBytes: 128 << 10, QueueDepth: depth}}, blocktest.Options{Workers: 2})
 	keys := iscsi.Text{{Key: "InitialR2T", Value: "No"}, {Key: "FirstBurstLength", Value: "16384"}}
-	w, other := writer{r.dial(t, iscsitest.Options{Keys: keys})}, r.dial(t, iscsitest.Options{ISID: 1})
+	w, other := writer{r.dial(t, iscsitest.Options{Keys: keys}), map[uint32]int{}}, r.dial(t, iscsitest.Options{ISID: 1})
 	var done atomic.Bool
 	ended := make(chan struct{})
 	go func() { // ends when done; the test waits for ended
@@ -48,7 +49,13 @@ func TestResetUnderLoad(t *testing.T) {
 	}
 	done.Store(true)
 	<-ended
-	w.serve(t, func() bool { return w.Room() == depth })
+	end := time.Now().Add(10 * time.Second)
+	w.serve(t, func() bool { return w.Room() == depth && len(w.answers) == 480 || time.Now().After(end) })
+	for i := range uint32(480) {
+		if n := w.answers[i]; n != 1 {
+			t.Errorf("write %d was answered %d times", i, n)
+		}
+	}
 	got := make([]byte, size)
 	for i := range uint32(8) {
 		for off := uint64(0); off < size; off += 512 {
@@ -72,7 +79,10 @@ func TestResetUnderLoad(t *testing.T) {
 func seed(itt uint32) byte { return byte(itt%8*31+itt/8%31) + 1 }
 
 // writer sends writes and their data, ping by ping.
-type writer struct{ *iscsitest.Session }
+type writer struct {
+	*iscsitest.Session
+	answers map[uint32]int // by tag
+}
 
 // serve answers R2Ts until ok says so. Its pings are how it is told of places
 // in the window that commands had which are not answered.
@@ -92,6 +102,7 @@ func (w writer) serve(t *testing.T, ok func() bool) {
 			case iscsi.OpR2T:
 				w.data(t, p)
 			case iscsi.OpResponse:
+				w.answers[p.ITT()]++
 			default:
 				t.Fatalf("%v while writing", p.Opcode())
 			}

@@ -159,7 +159,7 @@ func (w *writer) askFor(cmd *command) {
 	cmd.r2t = false
 	aborted := cmd.aborted
 	if aborted {
-		c.recycleLocked(cmd)
+		c.dropLocked(cmd)
 	}
 	// Data may come from here on, so the fields are read before.
 	lun, itt, tag, sn, got, burst := cmd.lun, cmd.itt, cmd.tag(), cmd.r2tSN, cmd.got, cmd.burst

@@ -19,13 +19,12 @@ const (
 	attnReleased
 	attnUnregistered
 	attnAccess
-	attnCleared
 )
 
 var attentionCodes = [...]scsi.Code{
 	attnPowerOn: scsi.PowerOnOrReset, attnReset: scsi.BusDeviceReset, attnCapacity: scsi.CapacityChanged,
 	attnMode: scsi.ModeChanged, attnPreempted: scsi.ReservationsPreempted, attnReleased: scsi.ReservationsReleased,
-	attnUnregistered: scsi.RegistrationsPreempt, attnAccess: scsi.AccessStateChanged, attnCleared: scsi.CommandsCleared,
+	attnUnregistered: scsi.RegistrationsPreempt, attnAccess: scsi.AccessStateChanged,
 }
 
 // raise notes a for the unit at position i. A power on or reset covers what

@@ -241,10 +241,3 @@ func (n *Nexus) Detach() {
 
 // Name of the initiator port.
 func (n *Nexus) Name() string { return n.name }
-
-// CommandsCleared tells the nexus that another one aborted its tasks.
-func (n *Nexus) CommandsCleared(l scsi.LUN) {
-	if i := n.m.find(l); i >= 0 {
-		n.raise(i, attnCleared)
-	}
-}

@@ -237,6 +237,38 @@ func TestReservations(t *testing.T) {
 	is(read(z), nvme.Success)
 }
 
+// TestReservationsOfKernels: Linux's pr_ops send 16 bytes with a release or
+// clear, too, of which only the first 8 are asked for.
+func TestReservationsOfKernels(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{})
+	defer mem.Close()
+	_, addr := serve(t, mem, target.Config{})
+	_, x := queueAs(t, addr, nvme.UUID{1})
+	pr := func(op nvme.Opcode, p nvme.ReservationParams, size uint32) {
+		t.Helper()
+		var c nvme.Command
+		c.SetReservation(op, p)
+		c.SetNSID(1)
+		c.SetSGL(nvme.SGL{Type: nvme.SGLInCapsule, Len: size})
+		data := nvme.ReservationKeys{Current: 0x11, Other: 0x11}.Append(nil)
+		cqe, _ := x.do(c, append(data, make([]byte, 16)...)[:size])
+		if want := size <= nvme.ReservationKeysSize; cqe.Status().OK() != want {
+			t.Errorf("opcode %#x with %d bytes: %v", op, size, cqe.Status())
+		}
+	}
+	pr(nvme.OpReservationRegister, nvme.ReservationParams{}, 16)
+	pr(nvme.OpReservationAcquire, nvme.ReservationParams{Type: nvme.WriteExclusive}, 16)
+	pr(nvme.OpReservationRelease, nvme.ReservationParams{Type: nvme.WriteExclusive}, 24)
+	pr(nvme.OpReservationRelease, nvme.ReservationParams{Type: nvme.WriteExclusive}, 16)
+	if r := report(x); r.Type != 0 || len(r.Controllers) != 1 {
+		t.Errorf("after a release: %+v", r)
+	}
+	pr(nvme.OpReservationRelease, nvme.ReservationParams{Action: nvme.ReservationClear}, 16)
+	if r := report(x); len(r.Controllers) != 0 {
+		t.Errorf("after a clear: %+v", r)
+	}
+}
+
 // TestReservationsKept: with PTPL they outlive the target; when they cannot be
 // kept, nothing changes.
 func TestReservationsKept(t *testing.T) {

@@ -54,6 +54,10 @@ func (ctrl *controller) classifyIO(cmd *command) nvme.Status {
 		cmd.dir, cmd.length = fromHost, nvme.ReservationKeysSize
 	case nvme.OpReservationRelease:
 		cmd.dir, cmd.length = fromHost, nvme.ReservationKeySize
+		// Linux sends both keys here too.
+		if sqe.SGL().Len == nvme.ReservationKeysSize {
+			cmd.length = nvme.ReservationKeysSize
+		}
 	case nvme.OpReservationReport:
 		return cmd.classifyReport()
 	}

@@ -134,8 +134,12 @@ func (c *conn) connectAdmin(cmd *command, sub *subsystem, d nvme.ConnectData) er
 	return nil
 }
 
-// displace ends the host's older associations.
+// displace ends the host's older associations. In discovery nothing is written
+// that must not be repeated, and hosts ask while they have a persistent one.
 func (c *conn) displace() error {
+	if c.ctrl.sub.isDiscovery {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.t.cfg.Limits.Displace)
 	defer cancel()
 	err := c.ctrl.sub.displace(ctx, c.ctrl)

@@ -213,9 +213,9 @@ const maxControllerID nvme.CNTLID = 0xffef
 func (s *subsystem) add(c *conn, d nvme.ConnectData) *controller {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	others := 0 // the host's own older ones are about to be displaced
+	others := 0 // the host's own older ones are about to be displaced, but in discovery
 	for _, o := range s.controllers {
-		if o.hostNQN != d.HostNQN || o.hostID != d.HostID {
+		if s.isDiscovery || o.hostNQN != d.HostNQN || o.hostID != d.HostID {
 			others++
 		}
 	}

@@ -145,6 +145,32 @@ func TestDiscoveryEvents(t *testing.T) {
 	}
 }
 
+// TestDiscoveryTwice: a host keeps its persistent discovery connection while it
+// asks by another one, as nvme discover does.
+func TestDiscoveryTwice(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{})
+	defer mem.Close()
+	_, addr := serve(t, mem, target.Config{Limits: target.Limits{Controllers: 2}})
+	d := connectData(nvme.CNTLIDDynamic)
+	d.SubNQN = nvme.DiscoveryNQN
+	discover := func() (*wire, nvme.Completion) {
+		w := dial(t, addr)
+		w.init(tcp.IC{})
+		cqe, _ := w.do(connectCommand(nvme.ConnectParams{QueueDepth: 32}), d.Append(nil))
+		return w, cqe
+	}
+	stays, cqe := discover()
+	stays.ok(cqe)
+	other, cqe := discover()
+	other.ok(cqe)
+	for _, w := range []*wire{stays, other} {
+		cqe, _ := logPage(w, nvme.LogParams{LID: nvme.LogDiscovery, Len: 2048})
+		w.ok(cqe)
+	}
+	more, cqe := discover()
+	more.fails(cqe, nvme.ConnectBusy)
+}
+
 func reserve(w *wire, op nvme.Opcode, p nvme.ReservationParams, current, other uint64) nvme.Status {
 	w.t.Helper()
 	var c nvme.Command

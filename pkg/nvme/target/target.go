@@ -13,7 +13,8 @@
 // identifier) displaces its older associations with that subsystem: their
 // connections are closed and what they had submitted to the device is waited
 // for before the new Connect is answered. So a write that was delayed in a
-// broken connection cannot be executed after its repetition.
+// broken connection cannot be executed after its repetition. Discovery displaces
+// none: a host may ask beside its persistent connection.
 //
 // A device that answers block.ErrFenced or block.ErrClosed is not the place to
 // be: the association is closed without an answer, and the host repeats the

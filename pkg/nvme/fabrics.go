@@ -22,6 +22,7 @@ const (
 	CSTSReady     uint32 = 1 << 0
 	CSTSFatal     uint32 = 1 << 1
 	CSTSShutMask  uint32 = 3 << 2
+	CSTSShutting  uint32 = 1 << 2 // shutdown processing occurring
 	CSTSShutReady uint32 = 2 << 2 // shutdown processing complete
 )
 

@@ -317,6 +317,104 @@ func TestProperties(t *testing.T) {
 	a.fails(cqe, nvme.InvalidField)
 }
 
+func propertySet(w *wire, cc uint32) {
+	w.t.Helper()
+	var c nvme.Command
+	c.SetPropertySet(nvme.PropertyParams{Offset: nvme.PropCC, Value: uint64(cc)})
+	cqe, _ := w.do(c, nil)
+	w.ok(cqe)
+}
+
+func status(w *wire) uint32 {
+	w.t.Helper()
+	var c nvme.Command
+	c.SetPropertyGet(nvme.PropertyParams{Offset: nvme.PropCSTS})
+	cqe, _ := w.do(c, nil)
+	w.ok(cqe)
+	return uint32(cqe.Result())
+}
+
+// TestResets: a reset answers the event requests that were held, so a host may
+// reset as often as it likes.
+func TestResets(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{})
+	defer mem.Close()
+	_, addr := serve(t, mem, target.Config{})
+	a, _ := admin(t, addr, tcp.IC{})
+	var disable nvme.Command
+	disable.SetPropertySet(nvme.PropertyParams{Offset: nvme.PropCC})
+	mask := feature(nvme.OpSetFeatures, nvme.FeatureParams{FID: nvme.FeatReservationMask, Value: 2})
+	mask.SetNSID(1)
+	cqe, _ := a.do(mask, nil)
+	a.ok(cqe)
+	for range 20 {
+		for i := range 4 {
+			a.command(asyncEvent(nvme.CID(100+i)), nil)
+		}
+		a.command(disable, nil)
+		for i := range 4 {
+			cqe, _ := a.answer()
+			if cqe.CID() != nvme.CID(100+i) || cqe.Status().Code() != nvme.AbortedSQDeletion {
+				t.Fatalf("%d: %v", cqe.CID(), cqe.Status())
+			}
+		}
+		cqe, _ := a.answer()
+		a.ok(cqe)
+		propertySet(a, nvme.CCEnable|nvme.CCIOSQES|nvme.CCIOCQES)
+	}
+	mask.SetOpcode(nvme.OpGetFeatures)
+	if cqe, _ = a.do(mask, nil); cqe.Result() != 0 {
+		t.Errorf("notices that are masked after a reset: %#x", cqe.Result())
+	}
+}
+
+// TestShutdown: it is complete when what the host had submitted has ended and is
+// durable, and not before; there are no queues any more.
+func TestShutdown(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{Workers: 2})
+	defer mem.Close()
+	_, addr := serve(t, mem, target.Config{})
+	a, id := admin(t, addr, tcp.IC{})
+	w := dial(t, addr)
+	w.init(tcp.IC{})
+	cqe, _ := w.do(connectCommand(nvme.ConnectParams{QID: 1, QueueDepth: 8}), connectData(id).Append(nil))
+	w.ok(cqe)
+	mem.Stall()
+	w.command(capsule(nvme.OpWrite, 0, 1), fill(1, 1))
+	time.Sleep(50 * time.Millisecond)
+	const on = nvme.CCEnable | nvme.CCIOSQES | nvme.CCIOCQES
+	propertySet(a, on|nvme.CCShutNormal)
+	w.expectEnd()
+	if s := status(a); s != nvme.CSTSReady|nvme.CSTSShutting {
+		t.Errorf("CSTS %#x with a write in the device", s)
+	}
+	x := dial(t, addr)
+	x.init(tcp.IC{})
+	cqe, _ = x.do(connectCommand(nvme.ConnectParams{QID: 2, QueueDepth: 8}), connectData(id).Append(nil))
+	x.fails(cqe, nvme.CommandSequenceError)
+	mem.Resume()
+	for start := time.Now(); status(a) != nvme.CSTSReady|nvme.CSTSShutReady; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 5*time.Second {
+			t.Fatalf("CSTS %#x", status(a))
+		}
+	}
+	if c := mem.Counts(); c != (blocktest.Counts{Writes: 1, Flushes: 1}) {
+		t.Errorf("counts %+v", c)
+	}
+	// What cannot be made durable is not said to be.
+	propertySet(a, 0)
+	propertySet(a, on)
+	if s := status(a); s != nvme.CSTSReady {
+		t.Errorf("CSTS %#x after a reset", s)
+	}
+	mem.Inject(blocktest.Fault{Err: block.ErrIO, Times: 1})
+	propertySet(a, on|nvme.CCShutNormal)
+	time.Sleep(50 * time.Millisecond)
+	if s := status(a); s != nvme.CSTSReady|nvme.CSTSShutting {
+		t.Errorf("CSTS %#x after a flush that failed", s)
+	}
+}
+
 func TestRemoveSubsystem(t *testing.T) {
 	mem := blocktest.NewMemory(blocktest.Options{})
 	defer mem.Close()

@@ -140,7 +140,7 @@ func (c *conn) finish(err error) {
 	}
 	ctrl := c.ctrl
 	c.mu.Unlock()
-	if fatal != nil || ctrl.alive() && !errors.Is(err, io.EOF) {
+	if fatal != nil || ctrl.alive() && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		c.t.cfg.Logf("nvme target: %v: %v", c.nc.RemoteAddr(), err)
 	}
 	if fatal == nil {

@@ -24,9 +24,11 @@ func (c *conn) fabrics(cmd *command) error {
 	case c.qid != 0:
 		cmd.fail(nvme.InvalidOpcode | nvme.DNR)
 	case sqe.FType() == nvme.FPropertyGet:
+		ctrl.settle(c)
 		cmd.result, cmd.status = ctrl.propertyGet(sqe.Property())
 	case sqe.FType() == nvme.FPropertySet:
 		cmd.fail(ctrl.propertySet(sqe.Property()))
+		ctrl.settle(c)
 	default:
 		cmd.fail(nvme.InvalidField | nvme.DNR)
 	}

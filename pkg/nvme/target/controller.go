@@ -7,7 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/nvme"
+	"github.com/cask-storage/cask/pkg/nvme/blockstatus"
 )
 
 // controller is one association of a host with a subsystem.
@@ -27,6 +29,7 @@ type controller struct {
 	why         error
 	keepAlive   time.Duration // 0 is none
 	cc          uint32
+	farewell    *farewell          // of the shutdown that CC asks for, once the I/O queues have ended
 	conns       map[nvme.QID]*conn // the admin queue too
 	queueLimit  int                // I/O queues granted
 	asyncConfig uint32
@@ -40,11 +43,17 @@ type controller struct {
 	errorCount  uint64
 }
 
-// ready reports CSTS.RDY with CC.EN.
+// ready reports CSTS.RDY with CC.EN, and no shutdown.
 func (ctrl *controller) ready() bool {
 	ctrl.mu.Lock()
 	defer ctrl.mu.Unlock()
-	return ctrl.cc&nvme.CCEnable != 0 && !ctrl.dead
+	return ctrl.awakeLocked() && !ctrl.dead
+}
+
+// awakeLocked says that the host uses the controller: only then it takes I/O, and
+// the keep-alive timer runs.
+func (ctrl *controller) awakeLocked() bool {
+	return ctrl.cc&nvme.CCEnable != 0 && ctrl.cc&nvme.CCShutdown == 0
 }
 
 // alive reports whether there is an association that was not killed.
@@ -109,8 +118,8 @@ func (ctrl *controller) detach(c *conn) {
 func (ctrl *controller) enforce(now int64) {
 	limit := ctrl.sub.t.cfg.Limits.IdleController
 	ctrl.mu.Lock()
-	idle := ctrl.cc&nvme.CCEnable == 0 || ctrl.sub.isDiscovery
-	if ctrl.keepAlive > 0 {
+	idle := !ctrl.awakeLocked() || ctrl.sub.isDiscovery
+	if ctrl.keepAlive > 0 && ctrl.awakeLocked() {
 		limit, idle = ctrl.keepAlive+2*tickInterval, true
 	}
 	ctrl.mu.Unlock()
@@ -155,8 +164,12 @@ func (ctrl *controller) cstsLocked() uint32 {
 	if ctrl.cc&nvme.CCEnable != 0 || len(ctrl.conns) > 1 {
 		v |= nvme.CSTSReady
 	}
-	if ctrl.cc&nvme.CCShutdown != 0 {
+	switch {
+	case ctrl.cc&nvme.CCShutdown == 0:
+	case ctrl.farewell != nil && ctrl.farewell.left.Load() == 0:
 		v |= nvme.CSTSShutReady
+	default:
+		v |= nvme.CSTSShutting
 	}
 	return v
 }
@@ -170,15 +183,66 @@ func (ctrl *controller) propertySet(p nvme.PropertyParams) nvme.Status {
 	defer ctrl.mu.Unlock()
 	was := ctrl.cc
 	ctrl.cc = uint32(p.Value)
-	if was&nvme.CCEnable != 0 && ctrl.cc&nvme.CCEnable == 0 {
+	if was&nvme.CCEnable != 0 && !ctrl.awakeLocked() {
 		for q, c := range ctrl.conns {
 			if q != 0 {
 				c.Abort()
 			}
 		}
-		ctrl.aers, ctrl.asyncConfig, ctrl.due, ctrl.masked = nil, 0, 0, 0
+	}
+	if ctrl.cc&nvme.CCShutdown == 0 {
+		ctrl.farewell = nil
+	}
+	if was&nvme.CCEnable != 0 && ctrl.cc&nvme.CCEnable == 0 {
+		for _, cmd := range ctrl.aers {
+			cmd.conn.complete(cmd.fail(nvme.AbortedSQDeletion))
+		}
+		ctrl.aers, ctrl.asyncConfig, ctrl.due, ctrl.masked, ctrl.noticeMask = nil, 0, 0, 0, nil
 	}
 	return nvme.Success
+}
+
+// farewell flushes the namespaces: after a shutdown nothing of what was written
+// may depend on this target.
+type farewell struct {
+	c    *conn
+	left atomic.Int32 // flushes that have not succeeded
+}
+
+// settle begins the farewell of a host that shuts the controller down, once its
+// I/O queues have ended. The admin connection's reader calls it.
+func (ctrl *controller) settle(c *conn) {
+	ctrl.mu.Lock()
+	if ctrl.cc&nvme.CCShutdown == 0 || ctrl.farewell != nil || len(ctrl.conns) > 1 {
+		ctrl.mu.Unlock()
+		return
+	}
+	f := &farewell{c: c}
+	var here []*namespace
+	for _, n := range ctrl.sub.namespaces {
+		if n.anaState().Status().OK() {
+			here = append(here, n)
+		}
+	}
+	f.left.Store(int32(len(here)))
+	ctrl.farewell = f
+	ctrl.mu.Unlock()
+	for _, n := range here {
+		c.submitted.Add(1)
+		n.Device.Submit(&block.Request{Op: block.OpFlush, Done: f.done})
+	}
+}
+
+// done is the Device's completion of a flush.
+func (f *farewell) done(r *block.Request, err error) {
+	if err == nil {
+		f.left.Add(-1)
+	} else if _, gone := blockstatus.FromError(r.Op, err); gone != nil {
+		f.c.leave(err)
+	} else {
+		f.c.t.cfg.Logf("nvme target: %v: flush at its host's shutdown: %v", f.c.nc.RemoteAddr(), err)
+	}
+	f.c.submitted.Done()
 }
 
 // subsystem is a Subsystem being served.

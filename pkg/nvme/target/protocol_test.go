@@ -251,21 +251,35 @@ func TestAdmitUnknown(t *testing.T) {
 }
 
 // TestKeepAlive: an association whose host is silent ends; one that sends
-// keep-alives does not.
+// keep-alives does not, nor does one that is not enabled or was shut down.
 func TestKeepAlive(t *testing.T) {
 	mem := blocktest.NewMemory(blocktest.Options{})
-	defer mem.Close()
+	t.Cleanup(func() { mem.Close() })
 	_, addr := serve(t, mem, target.Config{})
-	for name, beats := range map[string]int{"silent": 0, "alive": 15} {
-		t.Run(name, func(t *testing.T) {
+	const on = nvme.CCEnable | nvme.CCIOSQES | nvme.CCIOCQES
+	for i, c := range []struct {
+		name  string
+		beats int
+		quiet []uint32 // CC, each followed by silence that nothing is made of
+	}{
+		{name: "silent"},
+		{name: "alive", beats: 15},
+		{name: "disabled", quiet: []uint32{0, on | nvme.CCShutNormal, 0}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := dial(t, addr)
 			w.init(tcp.IC{})
 			d := connectData(nvme.CNTLIDDynamic)
-			d.HostID = nvme.UUID{byte(beats + 1)}
+			d.HostID = nvme.UUID{byte(i + 1)}
 			cqe, _ := w.do(connectCommand(nvme.ConnectParams{QueueDepth: 32, KATO: 300}), d.Append(nil))
 			w.ok(cqe)
-			for range beats {
+			for _, cc := range c.quiet {
+				propertySet(w, cc)
+				time.Sleep(1200 * time.Millisecond)
+			}
+			propertySet(w, on)
+			for range c.beats {
 				time.Sleep(100 * time.Millisecond)
 				var c nvme.Command
 				c.SetOpcode(nvme.OpKeepAlive)

@@ -16,6 +16,9 @@
 // broken connection cannot be executed after its repetition. Discovery displaces
 // none: a host may ask beside its persistent connection.
 //
+// A host that shuts down (CC.SHN) is told that this is complete when its I/O
+// queues have ended and the devices were flushed.
+//
 // A device that answers block.ErrFenced or block.ErrClosed is not the place to
 // be: the association is closed without an answer, and the host repeats the
 // command elsewhere.

@@ -76,8 +76,10 @@ func TestIdentify(t *testing.T) {
 	}
 	cqe, _ = identify(w, nvme.CNSActiveNS, nvme.NSIDAll)
 	w.fails(cqe, nvme.InvalidNamespace)
-	cqe, _ = identify(w, 0x55, 1)
-	w.fails(cqe, nvme.InvalidField)
+	for _, id := range []nvme.NSID{0, 1, 5, nvme.NSIDAll} { // whatever the namespace
+		cqe, _ = identify(w, 0x55, id)
+		w.fails(cqe, nvme.InvalidField)
+	}
 }
 
 func feature(op nvme.Opcode, f nvme.FeatureParams) nvme.Command {

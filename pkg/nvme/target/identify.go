@@ -36,8 +36,10 @@ func (ctrl *controller) identify(cmd *command) nvme.Status {
 		return nvme.Success
 	case nvme.CNSActiveNSCSI:
 		return ctrl.identifyActive(cmd.sqe.NSID(), out)
+	case nvme.CNSNamespace, nvme.CNSDescriptors, nvme.CNSNamespaceCSI, nvme.CNSNamespaceCommon, nvme.CNSAttachedCtrls:
+		return ctrl.identifyNamespace(cmd, out)
 	}
-	return ctrl.identifyNamespace(cmd, out)
+	return nvme.InvalidField | nvme.DNR
 }
 
 // identifyNamespace answers the CNS values that concern one namespace.
@@ -64,8 +66,6 @@ func (ctrl *controller) identifyNamespace(cmd *command, out *[nvme.IdentifySize]
 		}).Encode(out)
 	case nvme.CNSAttachedCtrls:
 		return ctrl.identifyControllers(p.CNTLID, out)
-	default:
-		return nvme.InvalidField | nvme.DNR
 	}
 	return nvme.Success
 }

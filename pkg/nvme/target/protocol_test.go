@@ -66,7 +66,7 @@ func TestMalformed(t *testing.T) {
 		{"a data digest not negotiated", true, common(tcp.TypeCapsuleCmd, 2, 72, 72, 76+512), tcp.FESInvalidHeader, 1},
 		{"LAST_PDU on a command", true, common(tcp.TypeCapsuleCmd, 4, 72, 0, 72), tcp.FESInvalidHeader, 1},
 		{"H2CData without data", true, header(24, common(tcp.TypeH2CData, 4, 24, 0, 24)...), tcp.FESInvalidHeader, 16},
-		{"H2CData too long", true, common(tcp.TypeH2CData, 4, 24, 24, 24+1<<20+4), tcp.FESInvalidHeader, 4},
+		{"H2CData too long", true, common(tcp.TypeH2CData, 4, 24, 24, 24+1<<20+4), tcp.FESLimit, 0},
 		{"a TermReq too long", true, common(tcp.TypeH2CTermReq, 0, 24, 0, 24+129), tcp.FESInvalidHeader, 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -210,6 +210,9 @@ func (r *Reader) checkLength(c common) error {
 		if c.Type == TypeCapsuleCmd {
 			limit = r.opts.MaxCapsule
 		}
+		if c.Type == TypeH2CData && c.PLen > pdo+tail && c.PLen-pdo-tail > limit {
+			return r.fault(FESLimit, 0, "%v with PLEN %d, MAXH2CDATA %d", c.Type, c.PLen, limit)
+		}
 		if c.PLen <= pdo+tail || c.PLen-pdo-tail > limit {
 			return r.fault(FESInvalidHeader, 4, "%v with PLEN %d, data limit %d", c.Type, c.PLen, limit)
 		}

@@ -322,7 +322,7 @@ func (a *association) openQueues(ctx context.Context, maxDepth uint32) error {
 	}
 	granted := nvme.DecodeQueueCounts(uint32(v))
 	n = min(n, granted.Submission, granted.Completion)
-	depth := min(a.cfg.QueueDepth, int(maxDepth))
+	depth := min(a.cfg.QueueDepth+1, int(maxDepth))
 	inCapsule := min(a.ctrl.IOCCSZ*16-nvme.CommandSize, maxCapsule)
 	for i := range n {
 		q, err := openQpair(ctx, a.cfg, options{depth: depth, inCapsule: inCapsule, fail: a.fail})

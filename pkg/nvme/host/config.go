@@ -42,6 +42,7 @@ const (
 	maxQueues     = 64
 	maxQueueDepth = 1024
 	adminDepth    = 32
+	maxR2T        = 4               // R2Ts outstanding for one command
 	dialTimeout   = 3 * time.Second // TCP connect and ICResp
 	adminTimeout  = 5 * time.Second // any admin command but Connect
 	readyPoll     = 10 * time.Millisecond

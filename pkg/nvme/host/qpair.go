@@ -50,7 +50,7 @@ type item struct {
 
 // options of openQpair.
 type options struct {
-	depth     int
+	depth     int // entries
 	inCapsule uint32
 	fail      func(error) // called once, when the connection breaks
 }
@@ -69,8 +69,8 @@ func openQpair(ctx context.Context, cfg *Config, o options) (*qpair, error) {
 		rd:   tcp.NewReader(nc, tcp.Options{Role: tcp.Host, MaxData: maxC2HData, Buffer: readBuffer}),
 		wake: make(chan struct{}, 1), broken: make(chan struct{}),
 	}
-	for i := range o.depth {
-		q.free = append(q.free, nvme.CID(o.depth-1-i))
+	for i := range o.depth - 1 { // a queue is full with one entry less
+		q.free = append(q.free, nvme.CID(o.depth-2-i))
 	}
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	err = q.initialize(cfg)
@@ -100,7 +100,7 @@ func (q *qpair) initialize(cfg *Config) error {
 	if cfg.DataDigest {
 		want |= tcp.DataDigest
 	}
-	if _, err := q.nc.Write(tcp.IC{Digests: want}.Append(nil, tcp.TypeICReq)); err != nil {
+	if _, err := q.nc.Write(tcp.IC{Digests: want, Max: maxR2T - 1}.Append(nil, tcp.TypeICReq)); err != nil {
 		return err
 	}
 	p, err := q.rd.Next()
@@ -148,7 +148,7 @@ func (q *qpair) startLocked(t *task) {
 	q.free = q.free[:len(q.free)-1]
 	q.table[cid] = t
 	q.seq++
-	t.seq, t.got, t.sent = q.seq, 0, false
+	t.seq, t.got, t.r2ts, t.sent = q.seq, 0, 0, false
 	t.sqe.SetCID(cid)
 	sgl := nvme.SGL{Type: nvme.SGLTransport, Len: t.size}
 	if t.inCapsule(q.inCapsule) {
@@ -252,6 +252,7 @@ func (q *qpair) look(i item, data [][]byte) (_ [][]byte, live bool) {
 	t.sent = true
 	q.sqe = t.sqe
 	if i.transfer.Len > 0 {
+		t.r2ts--
 		x := block.Extent{Off: uint64(i.transfer.Offset), Len: uint64(i.transfer.Len)}
 		return ride.Slice(data, t.bufs, x), true
 	}
@@ -386,6 +387,9 @@ func (q *qpair) onR2T(x tcp.Transfer) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if t.r2ts++; t.r2ts > maxR2T {
+		return fmt.Errorf("more than %d R2Ts outstanding for command %d", maxR2T, x.CCCID)
+	}
 	q.putLocked(item{t: t, cid: nvme.CID(x.CCCID), seq: t.seq, transfer: x})
 	return nil
 }

@@ -13,6 +13,7 @@ type task struct {
 	size uint32   // bytes of bufs
 	read bool     // data comes from the controller
 	got  uint32   // of it, so far
+	r2ts int      // outstanding, at most maxR2T
 	seq  uint64   // of the issue on a qpair: tells a stale reference
 	sent bool     // the command went to the connection's batch
 	done func(*task, *nvme.Completion)

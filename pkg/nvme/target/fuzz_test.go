@@ -355,39 +355,3 @@ func TestFlood(t *testing.T) {
 		t.Errorf("%d bytes held", n)
 	}
 }
-
-// TestIdleConnection measures what a connection costs that does nothing.
-func TestIdleConnection(t *testing.T) {
-	mem := blocktest.NewMemory(blocktest.Options{Geometry: block.Geometry{Size: 1 << 20}})
-	defer mem.Close()
-	_, p := servePipes(t, mem, Config{Limits: Limits{Connections: 600, Controllers: 600}})
-	const n = 250
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	var hosts []*client
-	for i := range n {
-		d := nvme.ConnectData{HostID: nvme.UUID{1, byte(i)}, CNTLID: nvme.CNTLIDDynamic, SubNQN: fuzzNQN, HostNQN: "nqn.idle"}
-		a, b := &client{nc: p.dial(), b: tcp.NewBatch()}, &client{nc: p.dial(), b: tcp.NewBatch()}
-		result, err := a.connect(0, nvme.ConnectParams{QueueDepth: 16}, d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d.CNTLID = nvme.CNTLID(result)
-		if _, err := b.connect(0, nvme.ConnectParams{QID: 1, QueueDepth: 16}, d); err != nil {
-			t.Fatal(err)
-		}
-		a.b, b.b = nil, nil
-		hosts = append(hosts, a, b)
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	each := (int64(after.HeapInuse+after.StackInuse) - int64(before.HeapInuse+before.StackInuse)) / (2 * n)
-	t.Logf("an idle connection holds %d KiB", each>>10)
-	if each > 160<<10 {
-		t.Errorf("an idle connection holds %d bytes", each)
-	}
-	for _, h := range hosts {
-		_ = h.nc.Close()
-	}
-}

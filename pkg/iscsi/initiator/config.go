@@ -90,6 +90,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("iscsi initiator: largest transfer %d, must be 4 KiB to 64 MiB", c.MaxTransfer)
 	case c.Secrets.MutualSecret != "" && c.Secrets.Secret == "":
 		return errors.New("iscsi initiator: a target proves itself only to who proves himself: give both secrets")
+	case c.Secrets.MutualSecret != "" && c.Secrets.MutualSecret == c.Secrets.Secret:
+		return errors.New("iscsi initiator: the secrets of both directions must differ: one would let who learns our answer pose as the target")
 	}
 	return nil
 }

@@ -238,7 +238,8 @@ func TestSecrets(t *testing.T) {
 	good := initiator.Secrets{User: "host", Secret: "a secret of the host"}
 	both := good
 	both.MutualUser, both.MutualSecret = "disk", "a secret of the disk"
-	wrong, impostor := good, both
+	wrong, impostor, same := good, both, both
+	same.MutualSecret = same.Secret
 	wrong.Secret, impostor.MutualSecret = "another secret", "another secret"
 	for _, c := range []struct {
 		name string
@@ -252,6 +253,7 @@ func TestSecrets(t *testing.T) {
 		{"none", r, initiator.Secrets{}, "authentication failed"},
 		{"wrong", r, wrong, "authentication failed"},
 		{"impostor", r, impostor, "has not proven"},
+		{"one secret for both", r, same, "must differ"},
 		{"does not prove itself", open, both, "authentication failed"},
 	} {
 		cfg := c.rig.config()

@@ -72,6 +72,10 @@ func (c *chap) prove(id string, in iscsi.Text) (iscsi.Text, error) {
 		return nil, errChap("the initiator's challenge is empty or our own")
 	case c.auth.MutualSecret == "":
 		return nil, errChap("the initiator asks for proof, and there is no mutual secret")
+	case c.auth.MutualSecret == c.auth.Secret:
+		// RFC 7143 9.2.1: else the initiator's own answer, to who pretends to be
+		// this target, would be that proof.
+		return nil, errChap("the secrets of both directions must differ")
 	}
 	r := iscsi.CHAP{Algorithm: c.algorithm, ID: byte(n), Challenge: challenge}.Respond(c.auth.MutualSecret)
 	return iscsi.Text{{Key: "CHAP_N", Value: c.auth.MutualUser}, {Key: "CHAP_R", Value: iscsi.EncodeBinary(r)}}, nil

@@ -152,6 +152,7 @@ func respond(algorithm string, id byte, secret string, challenge []byte) string 
 func TestCHAP(t *testing.T) {
 	auth := &target.Auth{User: "alice", Secret: "a secret of alice", MutualUser: "cask", MutualSecret: "a secret of cask"}
 	oneWay := &target.Auth{User: "alice", Secret: "a secret of alice"}
+	same := &target.Auth{User: "alice", Secret: "a secret of alice", MutualUser: "cask", MutualSecret: "a secret of alice"}
 	for name, c := range map[string]struct {
 		auth *target.Auth
 		i    chapInitiator
@@ -166,6 +167,7 @@ func TestCHAP(t *testing.T) {
 		"mutual, hex":        {auth, chapInitiator{user: "alice", secret: auth.Secret, algorithms: "5", challenge: []byte("who?"), id: "0x9", mutual: auth.MutualSecret}, iscsi.LoginSuccess},
 		"mutual, no number":  {auth, chapInitiator{user: "alice", secret: auth.Secret, algorithms: "5", challenge: []byte("who?"), id: "9th"}, iscsi.LoginAuthFailed},
 		"mutual, no secret":  {oneWay, chapInitiator{user: "alice", secret: auth.Secret, algorithms: "5", challenge: []byte("who?")}, iscsi.LoginAuthFailed},
+		"mutual, one secret": {same, chapInitiator{user: "alice", secret: same.Secret, algorithms: "5", challenge: []byte("who?")}, iscsi.LoginAuthFailed},
 		"mutual, reflection": {auth, chapInitiator{user: "alice", secret: auth.Secret, algorithms: "5", reflect: true}, iscsi.LoginAuthFailed},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -224,7 +224,7 @@ func (c *conn) dropLocked(cmd *command) {
 		c.recycleLocked(cmd)
 		return
 	}
-	if cmd.state != running { // else its task has said how it ended
+	if cmd.state != running && !cmd.swallow { // else it is known how it ended
 		cmd.task.Status = scsi.TaskAborted
 	}
 	cmd.r2t, cmd.state = false, answering

@@ -275,6 +275,53 @@ func TestAbortedByAnother(t *testing.T) {
 	}
 }
 
+// TestPreempted: a command that PREEMPT AND ABORT ends is answered, and a unit
+// attention that it was to be told of is not lost by that.
+func TestPreempted(t *testing.T) {
+	r := newRig(t, target.Config{}, blocktest.Options{})
+	keys := iscsi.Text{{Key: "InitialR2T", Value: "No"}}
+	s, loser := r.dial(t, iscsitest.Options{Keys: keys}), r.dial(t, iscsitest.Options{ISID: 1, Keys: keys})
+	reserve := func(s *iscsitest.Session, action uint8, l scsi.ReserveOutList) {
+		t.Helper()
+		c := cdb(scsi.ReserveOut, action, byte(scsi.WriteExclusive), 0, 0, 0, 0, 0, scsi.ReserveOutSize)
+		if st, sense := run(t, s, iscsitest.Command{CDB: c, Flags: iscsi.FlagWrite, EDTL: scsi.ReserveOutSize, Data: l.Append(nil)}); st != scsi.Good {
+			t.Fatalf("action %d: %v, %v", action, st, sense)
+		}
+	}
+	reserve(s, scsi.PRRegister, scsi.ReserveOutList{ActionKey: 1})
+	reserve(loser, scsi.PRRegister, scsi.ReserveOutList{ActionKey: 2})
+	write := iscsitest.Command{CDB: blocks(scsi.Write10, 0, 1), Flags: iscsi.FlagWrite, EDTL: 512, ITT: 70} // its data is to come
+	must(t, loser.Send(write))
+	r.dev.Resize(32 << 20)
+	r.Resized(nodeName)
+	write.ITT = 71 // its data, too, and then it tells of the new size
+	must(t, loser.Send(write))
+	manage(t, loser, iscsi.AbortTask, 1234) // both have been taken
+	if got := managed(t, loser); got != iscsi.TaskUnknown {
+		t.Errorf("response %d", got)
+	}
+	if st, sense := run(t, s, iscsitest.Command{CDB: cdb(scsi.TestUnitReady)}); sense.Code != scsi.CapacityChanged {
+		t.Errorf("%v, %v", st, sense)
+	}
+	reserve(s, scsi.PRPreemptAndAbort, scsi.ReserveOutList{Key: 1, ActionKey: 2})
+	for range 2 {
+		p, data, err := loser.Recv()
+		must(t, err)
+		var sense scsi.Sense
+		if len(data) > 2 {
+			sense, err = scsi.DecodeSense(data[2:])
+			must(t, err)
+		}
+		st := scsi.Status(p.Header[3])
+		if p.ITT() == 70 && st != scsi.TaskAborted || p.ITT() == 71 && sense.Code != scsi.CapacityChanged {
+			t.Errorf("command %d: %v, %v", p.ITT(), st, sense)
+		}
+	}
+	if st, sense := run(t, loser, iscsitest.Command{CDB: cdb(scsi.TestUnitReady)}); sense.Code != scsi.RegistrationsPreempt {
+		t.Errorf("then %v, %v", st, sense)
+	}
+}
+
 func TestPings(t *testing.T) {
 	r := newRig(t, target.Config{Limits: target.Limits{Ping: 300 * time.Millisecond, PingAnswer: 500 * time.Millisecond}}, blocktest.Options{})
 	s := r.dial(t, iscsitest.Options{})

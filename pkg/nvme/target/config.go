@@ -41,7 +41,7 @@ type Config struct {
 // Limits bound what peers can make a Target hold. Zero fields get defaults.
 type Limits struct {
 	Connections    int           // open connections, all subsystems: 128
-	Controllers    int           // associations of one subsystem: 32
+	Controllers    int           // associations of one subsystem, without those that have yet to authenticate: 32
 	Queues         int           // I/O queues of one controller: 16
 	QueueDepth     int           // commands outstanding on one queue: 128
 	InflightBytes  int           // data held for one connection: 8 MiB

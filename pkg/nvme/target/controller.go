@@ -277,8 +277,13 @@ const maxControllerID nvme.CNTLID = 0xffef
 func (s *subsystem) add(c *conn, d nvme.ConnectData) *controller {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	others := 0 // the host's own older ones are about to be displaced, but in discovery
+	// The host's own older ones are about to be displaced, but in discovery; who
+	// has yet to authenticate must not keep out who can.
+	others := 0
 	for _, o := range s.controllers {
+		if s.t.cfg.Authenticate != nil && !o.adminConn.connected.Load() {
+			continue
+		}
 		if s.isDiscovery || o.hostNQN != d.HostNQN || o.hostID != d.HostID {
 			others++
 		}

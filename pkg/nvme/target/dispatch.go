@@ -29,7 +29,11 @@ func (c *conn) onCommand(p *tcp.PDU) error {
 	}
 	cmd.room = cmd.extra
 	if p.DataLen == 0 {
-		cmd.room += cmd.length
+		// What changes the connection is small, and not to be started by
+		// the writer.
+		if cmd.sqe.Opcode() != nvme.OpFabrics {
+			cmd.room += cmd.length
+		}
 		return c.admitted(cmd)
 	}
 	cmd.buf = buffer.Get(int(cmd.length))

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cask-storage/cask/pkg/block/blocktest"
 	"github.com/cask-storage/cask/pkg/nvme"
+	"github.com/cask-storage/cask/pkg/nvme/dhchap"
 	"github.com/cask-storage/cask/pkg/nvme/target"
 	"github.com/cask-storage/cask/pkg/nvme/tcp"
 )
@@ -248,6 +249,44 @@ func TestAdmitUnknown(t *testing.T) {
 	away.Store(false)
 	cqe, _ = x.do(connectCommand(nvme.ConnectParams{QueueDepth: 32}), d.Append(nil))
 	x.ok(cqe)
+}
+
+// TestUnproven: hosts that have not proved themselves yet take no association
+// from one that can, and their messages wait for nobody's memory.
+func TestUnproven(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{})
+	defer mem.Close()
+	secrets, err := dhchap.NewSecrets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, addr := serve(t, mem, target.Config{
+		Limits:       target.Limits{Controllers: 1, TotalBytes: 1},
+		Authenticate: func(context.Context, string) (dhchap.Secrets, error) { return secrets, nil },
+	})
+	var w *wire
+	for i := range 3 {
+		w = dial(t, addr)
+		w.init(tcp.IC{})
+		d := connectData(nvme.CNTLIDDynamic)
+		d.HostID = nvme.UUID{byte(i + 1)}
+		cqe, _ := w.do(connectCommand(nvme.ConnectParams{QueueDepth: 32}), d.Append(nil))
+		if w.ok(cqe); cqe.Result()&nvme.ConnectAuthRequired == 0 {
+			t.Fatalf("result %#x", cqe.Result())
+		}
+	}
+	auth := func(f nvme.FType) (c nvme.Command) {
+		c.SetSecurity(f, nvme.SecurityParams{Protocol: dhchap.SecurityProtocol, Specific0: 1, Specific1: 1, Len: 64})
+		c.SetSGL(nvme.SGL{Type: nvme.SGLTransport, Len: 64})
+		return c
+	}
+	w.command(auth(nvme.FAuthSend), nil)
+	if p := w.next(); p.Type != tcp.TypeR2T {
+		t.Fatalf("%v instead of R2T", p.Type)
+	}
+	_ = w.nc.SetDeadline(time.Now().Add(5 * time.Second))
+	cqe, _ := w.do(auth(nvme.FAuthReceive), nil)
+	w.ok(cqe)
 }
 
 // TestKeepAlive: an association whose host is silent ends; one that sends

@@ -51,8 +51,8 @@
 // and only while the connection holds less than Limits.InflightBytes and all of
 // them less than Limits.TotalBytes; commands beyond that wait as 64 bytes each.
 // So that nobody can starve another, a connection may always hold the data of
-// one command. In-capsule data (at most 16 KiB) comes on top, once per queue
-// entry. A new connection takes the place of the oldest one that has not
+// one command. In-capsule data (at most 16 KiB) and what Fabrics commands carry
+// (at most 4 KiB) come on top, once per queue entry. A new connection takes the place of the oldest one that has not
 // connected its queue yet when there are Limits.Connections.
 //
 // DESIGN.md says what is not here, and how another transport would fit.

@@ -3,6 +3,7 @@ package target
 import (
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/block/blocktest"
@@ -70,5 +71,36 @@ func TestTotalBytes(t *testing.T) {
 		if time.Since(start) > 5*time.Second {
 			t.Fatalf("%d bytes are held in the end", tgt.held.Load())
 		}
+	}
+}
+
+// TestClockStep: a clock that is set ends no association, and keeps none.
+func TestClockStep(t *testing.T) {
+	mem := blocktest.NewMemory(blocktest.Options{})
+	defer mem.Close()
+	tgt, p := servePipes(t, mem, Config{})
+	a := &client{nc: p.dial(), b: tcp.NewBatch()}
+	defer a.nc.Close()
+	d := nvme.ConnectData{HostID: nvme.UUID{1}, CNTLID: nvme.CNTLIDDynamic, SubNQN: fuzzNQN, HostNQN: "nqn.clock"}
+	if _, err := a.connect(0, nvme.ConnectParams{QueueDepth: 16, KATO: 5000}, d); err != nil {
+		t.Fatal(err)
+	}
+	ctrl := tgt.lookup(fuzzNQN).controllersMatching(nil)[0]
+	ctrl.mu.Lock()
+	ctrl.cc = nvme.CCEnable
+	ctrl.mu.Unlock()
+	begin := time.Now()
+	set := begin
+	*(*uint64)(unsafe.Pointer(&set)) += 3600 << 30 // the wall clock's seconds
+	if set.Unix()-begin.Unix() != 3600 || set.Sub(begin) != 0 {
+		t.Skip("a time.Time is laid out otherwise")
+	}
+	tgt.enforce(set, []*conn{ctrl.adminConn})
+	if !ctrl.alive() {
+		t.Error("ended by a clock that was set")
+	}
+	tgt.enforce(begin.Add(6*time.Second), []*conn{ctrl.adminConn})
+	if ctrl.alive() {
+		t.Error("silent beyond the keep-alive timeout, and lives")
 	}
 }

@@ -71,17 +71,21 @@ func (s *server) stepper() {
 	}
 }
 
+// clock is nanoseconds of the monotonic clock, which nobody sets; never 0.
+func (t *Target) clock(now time.Time) int64 { return int64(now.Sub(t.began)) + 1 }
+
 // enforce advances the clock and closes what has been silent or stalled for
 // too long.
 func (t *Target) enforce(now time.Time, open []*conn) {
-	t.now.Store(now.UnixNano())
+	at := t.clock(now)
+	t.now.Store(at)
 	for _, c := range open {
-		if since := c.flushing.Load(); since != 0 && now.UnixNano()-since > int64(t.cfg.Limits.WriteStall) {
+		if since := c.flushing.Load(); since != 0 && at-since > int64(t.cfg.Limits.WriteStall) {
 			t.cfg.Logf("nvme target: %v does not read its answers: closing", c.nc.RemoteAddr())
 			c.Abort()
 		}
 		if ctrl := c.admin(); ctrl != nil {
-			ctrl.enforce(now.UnixNano())
+			ctrl.enforce(at)
 		}
 	}
 }

@@ -52,8 +52,9 @@
 // them less than Limits.TotalBytes; commands beyond that wait as 64 bytes each.
 // So that nobody can starve another, a connection may always hold the data of
 // one command. In-capsule data (at most 16 KiB) and what Fabrics commands carry
-// (at most 4 KiB) come on top, once per queue entry. A new connection takes the place of the oldest one that has not
-// connected its queue yet when there are Limits.Connections.
+// (at most 4 KiB) come on top, once per queue entry. A new connection takes the
+// place of the oldest one that has not connected its queue yet when there are
+// Limits.Connections.
 //
 // DESIGN.md says what is not here, and how another transport would fit.
 package target
@@ -87,7 +88,8 @@ type Target struct {
 	cfg       Config
 	discovery *subsystem
 	conns     *accept.Group[*conn]
-	now       atomic.Int64 // nanoseconds, advanced by Target.enforce
+	began     time.Time
+	now       atomic.Int64 // clock, advanced by Target.enforce
 	held      atomic.Int64 // bytes of data held for all connections
 
 	mu         sync.Mutex
@@ -116,11 +118,11 @@ func New(cfg Config) (*Target, error) {
 		cfg.Admit = func(context.Context, string) error { return nil }
 	}
 	t := &Target{
-		cfg: cfg, subsystems: map[string]*subsystem{},
+		cfg: cfg, began: time.Now(), subsystems: map[string]*subsystem{},
 		conns: accept.NewGroup[*conn](accept.Config{Name: "nvme target", Logf: cfg.Logf,
 			Most: cfg.Limits.Connections, Closed: ErrClosed, Interval: tickInterval}),
 	}
-	t.now.Store(time.Now().UnixNano())
+	t.now.Store(t.clock(t.began))
 	var err error
 	t.discovery, err = newSubsystem(t, Subsystem{
 		NQN: nvme.DiscoveryNQN, Serial: "discovery", Model: "Cask discovery", Firmware: "1",

@@ -34,6 +34,9 @@ package nvme
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // ErrShort says that a buffer is too small to hold the structure asked for.
@@ -84,13 +87,17 @@ const DiscoveryNQN = "nqn.2014-08.org.nvmexpress.discovery"
 // MaxNQN is the longest NQN, in bytes.
 const MaxNQN = 223
 
-// CheckNQN validates a name's form: its length and its prefix.
+// CheckNQN validates a name's form: its length, its prefix, and that it is text:
+// peers' names are logged.
 func CheckNQN(s string) error {
 	if len(s) > MaxNQN {
 		return errors.New("NQN is longer than 223 bytes")
 	}
 	if len(s) < 5 || s[:4] != "nqn." {
 		return errors.New("NQN does not begin with \"nqn.\"")
+	}
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+		return errors.New("NQN is not UTF-8 without control characters")
 	}
 	return nil
 }

@@ -55,6 +55,9 @@ func (c *conn) connect(cmd *command) error {
 	if err != nil {
 		return fmt.Errorf("connect data: %w", err) // its length was checked
 	}
+	if nvme.CheckNQN(d.HostNQN) != nil {
+		return c.refuse(cmd, nvme.ConnectInvalid{Offset: nvme.ConnectOffHostNQN, InData: true})
+	}
 	if s := c.locate(d); !s.OK() {
 		c.complete(cmd.fail(s))
 		return nil
@@ -66,8 +69,6 @@ func (c *conn) connect(cmd *command) error {
 		return nil
 	case sub == nil:
 		return c.refuse(cmd, nvme.ConnectInvalid{Offset: nvme.ConnectOffSubNQN, InData: true})
-	case nvme.CheckNQN(d.HostNQN) != nil:
-		return c.refuse(cmd, nvme.ConnectInvalid{Offset: nvme.ConnectOffHostNQN, InData: true})
 	case p.QueueDepth < 2:
 		return c.refuse(cmd, nvme.ConnectInvalid{Offset: nvme.ConnectOffSQSize})
 	}

@@ -158,6 +158,8 @@ func TestConnectRefused(t *testing.T) {
 		"format":         {func(p *nvme.ConnectParams, _ *nvme.ConnectData) { p.Format = 1 }, nvme.ConnectIncompatible, 0},
 		"subsystem":      {func(_ *nvme.ConnectParams, d *nvme.ConnectData) { d.SubNQN = "nqn.x" }, nvme.ConnectInvalidParam, 1<<16 | 256},
 		"host NQN":       {func(_ *nvme.ConnectParams, d *nvme.ConnectData) { d.HostNQN = "x" }, nvme.ConnectInvalidParam, 1<<16 | 512},
+		"host NQN's end": {func(_ *nvme.ConnectParams, d *nvme.ConnectData) { d.HostNQN += "\nnvme target:" }, nvme.ConnectInvalidParam, 1<<16 | 512},
+		"host NQN bytes": {func(_ *nvme.ConnectParams, d *nvme.ConnectData) { d.HostNQN += "\xff" }, nvme.ConnectInvalidParam, 1<<16 | 512},
 		"host ID":        {func(_ *nvme.ConnectParams, d *nvme.ConnectData) { d.HostID = nvme.UUID{} }, nvme.ConnectInvalidParam, 1 << 16},
 		"static ID":      {func(_ *nvme.ConnectParams, d *nvme.ConnectData) { d.CNTLID = 1 }, nvme.ConnectInvalidParam, 1<<16 | 16},
 		"depth 1":        {func(p *nvme.ConnectParams, _ *nvme.ConnectData) { p.QueueDepth = 1 }, nvme.ConnectInvalidParam, 44},

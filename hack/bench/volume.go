@@ -51,9 +51,6 @@ func (v *caskVolume) close() error {
 	_ = v.dev.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if os.Getenv("BENCH_KEEP") != "" {
-		return nil
-	}
 	return local.Down(ctx, v.st.Dir)
 }
 

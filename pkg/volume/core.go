@@ -198,6 +198,7 @@ type Core struct {
 	snapped history.Seq // the last snapshot, or drop of one, numbered by this target
 	waiting []*Request  // writes not issued
 	uncom   window
+	slack   slack
 	reads   reads
 	hedges  uint64 // reads that were hedged
 	flushes flushes

@@ -41,8 +41,10 @@ type peer struct {
 	st    replication.Message // its last State
 	sent  history.Seq
 	acked history.Seq
-	begin uint64 // ID of the Begin in flight
-	back  uint64 // ID of the Return in flight
+
+	movedAt Time   // when it last acknowledged an operation, or was sent one while it had none
+	begin   uint64 // ID of the Begin in flight
+	back    uint64 // ID of the Return in flight
 
 	heardAt Time // last message of any kind
 	pingID  uint64

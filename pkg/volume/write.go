@@ -43,6 +43,10 @@ func (b *backlog) append(e entry) {
 	b.bytes += e.size()
 }
 
+func (b *backlog) full(m Bounds) bool {
+	return b.bytes > m.BacklogBytes || len(b.entries) > m.BacklogOps
+}
+
 func (b *backlog) at(seq history.Seq) *entry { return &b.entries[seq-b.first] }
 
 func (b *backlog) drop() {
@@ -58,12 +62,13 @@ type window struct{ ops, bytes int }
 // issue numbers waiting writes and streams them, as far as the window and the
 // extents being copied allow. Requests that wait have no order among them.
 func (c *Core) issue() {
+	c.slack.pass(c.now)
 	if len(c.waiting) == 0 {
 		return
 	}
 	kept := c.waiting[:0]
 	for i, r := range c.waiting {
-		if c.uncom.ops >= c.cfg.Bounds.WindowOps || c.uncom.bytes >= c.cfg.Bounds.WindowBytes {
+		if c.uncom.ops >= c.cfg.Bounds.WindowOps || c.uncom.bytes >= c.cfg.Bounds.WindowBytes || c.held() {
 			kept = append(kept, c.waiting[i:]...)
 			break
 		}
@@ -99,6 +104,7 @@ func (c *Core) number(r *Request) {
 	}
 	c.uncom.ops++
 	c.uncom.bytes += e.size()
+	c.slack.wrote(e.size())
 	c.log.append(e)
 	c.noteSnapshot(&e)
 	c.overwritten(r.Extent)
@@ -108,6 +114,9 @@ func (c *Core) number(r *Request) {
 func (c *Core) pump(p *peer) {
 	if !p.state.streaming() {
 		return
+	}
+	if p.sent == p.acked {
+		p.movedAt = c.now
 	}
 	for p.sent < c.last {
 		e := c.log.at(p.sent + 1)
@@ -121,7 +130,7 @@ func (c *Core) onApplied(p *peer, seq history.Seq) {
 		c.reset(p, fmt.Sprintf("it acknowledged operation %d out of turn", seq))
 		return
 	}
-	p.acked = seq
+	p.acked, p.movedAt = seq, c.now
 	c.tryCommit()
 	c.trim()
 }
@@ -168,7 +177,7 @@ func (c *Core) has(seq history.Seq) func(quorum.ReplicaID) bool {
 }
 
 // trim forgets what no replica needs any more and, past the bound, cuts off
-// the replicas that hold the rest up.
+// the replicas that hold the rest up, unless writes wait for them.
 func (c *Core) trim() {
 	need := c.commit + 1 // the first operation that must stay
 	for _, p := range c.peers {
@@ -181,13 +190,8 @@ func (c *Core) trim() {
 	for len(c.log.entries) > 0 && c.log.first < need {
 		c.log.drop()
 	}
-	for (c.log.bytes > c.cfg.Bounds.BacklogBytes || len(c.log.entries) > c.cfg.Bounds.BacklogOps) && c.log.first <= c.commit {
-		for _, p := range c.peers {
-			if p.state.streaming() && p.acked < c.log.first {
-				c.reset(p, fmt.Sprintf("it was %d operations behind", c.last-p.acked))
-			}
-		}
-		if len(c.log.entries) == 0 { // every replica was lost
+	for c.log.full(c.cfg.Bounds) && c.log.first <= c.commit {
+		if c.waitsForSlow() || len(c.log.entries) == 0 { // none: every replica was lost
 			return
 		}
 		c.log.drop()

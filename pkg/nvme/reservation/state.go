@@ -131,14 +131,15 @@ func (s *State) register(c Command) ([]Notice, nvme.Status) {
 	switch c.Params.Action {
 	case nvme.ReservationRegister:
 		switch {
-		case i >= 0 && s.Registrants[i].Key == c.Keys.Other:
-			return nil, nvme.Success
-		case i >= 0:
+		case i >= 0 && s.Registrants[i].Key != c.Keys.Other:
 			return nil, conflict
+		case i >= 0: // again
 		case len(s.Registrants) >= MaxRegistrants:
 			return nil, nvme.InternalError | nvme.DNR
 		}
-		s.Registrants = append(s.Registrants, Registrant{c.Host, c.Keys.Other})
+		if i < 0 {
+			s.Registrants = append(s.Registrants, Registrant{c.Host, c.Keys.Other})
+		}
 	case nvme.ReservationUnregister:
 		if !s.matches(i, c) {
 			return nil, conflict

@@ -71,17 +71,17 @@ func TestRegister(t *testing.T) {
 		want nvme.Status
 		gen  uint32
 	}{
-		{register(a, 1), nvme.Success, 3},
-		{register(a, 7), nvme.ReservationConflict, 3},
-		{with(register(a, 7), nvme.ReservationParams{Action: nvme.ReservationReplace}, 9), nvme.ReservationConflict, 3},
-		{with(register(a, 7), nvme.ReservationParams{Action: nvme.ReservationReplace}, 1), nvme.Success, 4},
-		{with(register(a, 8), nvme.ReservationParams{Action: nvme.ReservationReplace, IgnoreKey: true}, 0), nvme.Success, 5},
-		{with(register(a, 0), nvme.ReservationParams{Action: nvme.ReservationUnregister}, 7), nvme.ReservationConflict, 5},
-		{with(register(a, 0), nvme.ReservationParams{Action: nvme.ReservationUnregister}, 8), nvme.Success, 6},
-		{with(register(a, 0), nvme.ReservationParams{Action: nvme.ReservationUnregister, IgnoreKey: true}, 8), nvme.ReservationConflict, 6},
-		{with(register(a, 1), nvme.ReservationParams{Action: 5}, 0), nvme.InvalidField, 6},
-		{with(register(a, 1), nvme.ReservationParams{Persist: nvme.PersistOn}, 0), nvme.InvalidField, 6},
-		{with(register(a, 1), nvme.ReservationParams{Persist: 1}, 0), nvme.InvalidField, 6},
+		{register(a, 1), nvme.Success, 4},
+		{register(a, 7), nvme.ReservationConflict, 4},
+		{with(register(a, 7), nvme.ReservationParams{Action: nvme.ReservationReplace}, 9), nvme.ReservationConflict, 4},
+		{with(register(a, 7), nvme.ReservationParams{Action: nvme.ReservationReplace}, 1), nvme.Success, 5},
+		{with(register(a, 8), nvme.ReservationParams{Action: nvme.ReservationReplace, IgnoreKey: true}, 0), nvme.Success, 6},
+		{with(register(a, 0), nvme.ReservationParams{Action: nvme.ReservationUnregister}, 7), nvme.ReservationConflict, 6},
+		{with(register(a, 0), nvme.ReservationParams{Action: nvme.ReservationUnregister}, 8), nvme.Success, 7},
+		{with(register(a, 0), nvme.ReservationParams{Action: nvme.ReservationUnregister, IgnoreKey: true}, 8), nvme.ReservationConflict, 7},
+		{with(register(a, 1), nvme.ReservationParams{Action: 5}, 0), nvme.InvalidField, 7},
+		{with(register(a, 1), nvme.ReservationParams{Persist: nvme.PersistOn}, 0), nvme.InvalidField, 7},
+		{with(register(a, 1), nvme.ReservationParams{Persist: 1}, 0), nvme.InvalidField, 7},
 	} {
 		if _, st := s.Register(x.c); st.Code() != x.want || s.Generation != x.gen {
 			t.Errorf("%d: %v, generation %d, want %v, %d", i, st, s.Generation, x.want, x.gen)

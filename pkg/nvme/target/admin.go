@@ -148,6 +148,9 @@ func (ctrl *controller) setFeature(f nvme.FeatureParams, id nvme.NSID) (uint64, 
 		}
 		return 0, nvme.FeatureNotChangeable | nvme.DNR
 	}
+	if _, known := ctrl.featureSupport(f.FID); known.OK() {
+		return 0, nvme.FeatureNotChangeable | nvme.DNR
+	}
 	return 0, nvme.InvalidField | nvme.DNR
 }
 

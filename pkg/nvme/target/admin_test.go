@@ -118,6 +118,7 @@ func TestFeatures(t *testing.T) {
 		{nvme.OpSetFeatures, nvme.FeatureParams{FID: nvme.FeatHostID}, nvme.CommandSequenceError, 0},
 		{nvme.OpGetFeatures, nvme.FeatureParams{FID: 0x55}, nvme.InvalidField, 0},
 		{nvme.OpSetFeatures, nvme.FeatureParams{FID: 0x55}, nvme.InvalidField, 0},
+		{nvme.OpSetFeatures, nvme.FeatureParams{FID: nvme.FeatReservationPersist}, nvme.FeatureNotChangeable, 0},
 		{nvme.OpGetFeatures, nvme.FeatureParams{FID: 0x55, Select: nvme.SelectSupported}, nvme.InvalidField, 0},
 		{nvme.OpGetFeatures, nvme.FeatureParams{FID: nvme.FeatTemperature}, 0, 0},
 	} {

@@ -281,19 +281,19 @@ func (e env) random(b []byte) { _, _ = rand.Read(b) }
 // connection when none comes.
 func (c *conn) watchPing(now time.Time) {
 	lim := &c.t.cfg.Limits
-	silent := since(now, c.seen.Load())
+	silent := c.t.since(now, c.seen.Load())
 	switch sent := c.pinged.Load(); {
 	case !c.full.Load():
 		return
 	case silent < lim.Ping:
 		c.pinged.Store(0)
 	case sent == 0:
-		c.pinged.Store(now.UnixNano())
+		c.pinged.Store(c.t.clock(now))
 		c.mu.Lock()
 		c.ping = true
 		c.mu.Unlock()
 		c.signal()
-	case since(now, sent) > lim.PingAnswer:
+	case c.t.since(now, sent) > lim.PingAnswer:
 		c.t.cfg.Logf("iscsi target: %v has been silent for %v: closing", c.nc.RemoteAddr(), silent.Round(time.Second))
 		c.Abort()
 	}

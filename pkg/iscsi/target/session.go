@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/cask-storage/cask/pkg/iscsi"
 	"github.com/cask-storage/cask/pkg/scsi"
@@ -193,6 +192,3 @@ type abortSpec struct {
 }
 
 func (a abortSpec) matches(cmd *command) bool { return a.all || cmd.lun == a.lun }
-
-// since is the time since a moment of Target.now.
-func since(now time.Time, then int64) time.Duration { return time.Duration(now.UnixNano() - then) }

@@ -291,15 +291,19 @@ func TestPreempted(t *testing.T) {
 	reserve(s, scsi.PRRegister, scsi.ReserveOutList{ActionKey: 1})
 	reserve(loser, scsi.PRRegister, scsi.ReserveOutList{ActionKey: 2})
 	write := iscsitest.Command{CDB: blocks(scsi.Write10, 0, 1), Flags: iscsi.FlagWrite, EDTL: 512, ITT: 70} // its data is to come
-	must(t, loser.Send(write))
+	take := func() {
+		t.Helper()
+		must(t, loser.Send(write))
+		manage(t, loser, iscsi.AbortTask, 1234) // comes after it
+		if got := managed(t, loser); got != iscsi.TaskUnknown {
+			t.Errorf("response %d", got)
+		}
+	}
+	take()
 	r.dev.Resize(32 << 20)
 	r.Resized(nodeName)
 	write.ITT = 71 // its data, too, and then it tells of the new size
-	must(t, loser.Send(write))
-	manage(t, loser, iscsi.AbortTask, 1234) // both have been taken
-	if got := managed(t, loser); got != iscsi.TaskUnknown {
-		t.Errorf("response %d", got)
-	}
+	take()
 	if st, sense := run(t, s, iscsitest.Command{CDB: cdb(scsi.TestUnitReady)}); sense.Code != scsi.CapacityChanged {
 		t.Errorf("%v, %v", st, sense)
 	}

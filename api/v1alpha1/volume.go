@@ -1,13 +1,15 @@
 package v1alpha1
 
 import (
+	"cmp"
+
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // VolumeSpec is what the user declared, through a StorageClass and a PVC.
 // +kubebuilder:validation:XValidation:rule="!(has(self.pool) && has(self.poolSelector))",message="set pool or poolSelector, not both"
-// +kubebuilder:validation:XValidation:rule="self.durability == oldSelf.durability && self.compression == oldSelf.compression",message="durability and compression cannot change yet"
+// +kubebuilder:validation:XValidation:rule="self.durability == oldSelf.durability && self.compression == oldSelf.compression && self.recordSize == oldSelf.recordSize",message="durability, compression and recordSize cannot change yet"
 // +kubebuilder:validation:XValidation:rule="quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",message="a volume can grow, not shrink: copy what is in it to a smaller one"
 // +kubebuilder:validation:XValidation:rule="!has(self.zones) || size(self.zones) == 0 || self.consistency == 'quorum'",message="zones are for consistency quorum: one and all count replicas wherever they are"
 // +kubebuilder:validation:XValidation:rule="!has(self.minVoters) || self.minVoters <= self.replicas",message="minVoters must not be more than replicas"
@@ -62,6 +64,11 @@ type VolumeSpec struct {
 	// +kubebuilder:validation:Enum=lz4;zstd;"off"
 	// +kubebuilder:default=lz4
 	Compression string `json:"compression,omitempty"`
+	// RecordSize is what the replicas read, check, compress and write at
+	// once; a smaller write has them read the rest of it.
+	// +kubebuilder:validation:Enum="4Ki";"8Ki";"16Ki";"32Ki";"64Ki";"128Ki"
+	// +kubebuilder:default="8Ki"
+	RecordSize string `json:"recordSize,omitempty"`
 	// Frontend is what the volume's target speaks: nvme (NVMe/TCP) or iscsi.
 	// Nodes attach both. A volume with Initiators is for these, not for pods.
 	// +kubebuilder:validation:Enum=nvme;iscsi
@@ -366,6 +373,18 @@ const (
 	AuthenticationNone  = "none"
 	AuthenticationNodes = "nodes"
 )
+
+// DefaultRecordSize is that of volumes that say none.
+const DefaultRecordSize = "8Ki"
+
+// RecordSizes are those that a volume may have.
+func RecordSizes() []string { return []string{"4Ki", "8Ki", "16Ki", "32Ki", "64Ki", "128Ki"} }
+
+// RecordBytes is the record size in bytes.
+func (s *VolumeSpec) RecordBytes() int64 {
+	q := resource.MustParse(cmp.Or(s.RecordSize, DefaultRecordSize)) // one of RecordSizes
+	return q.Value()
+}
 
 // NodesAuthenticate reports whether nodes have to prove themselves.
 func (v *Volume) NodesAuthenticate() bool { return v.Spec.Authentication == AuthenticationNodes }

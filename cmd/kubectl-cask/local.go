@@ -38,7 +38,7 @@ func start(dir, sub string) (local.Options, error) {
 }
 
 func localUp(dir *string) *cobra.Command {
-	var size string
+	var size, record string
 	var asJSON bool
 	spec := local.Spec{Name: "local"}
 	c := &cobra.Command{Use: "up", Short: "Start the volume, making it the first time", Args: cobra.NoArgs}
@@ -50,12 +50,18 @@ func localUp(dir *string) *cobra.Command {
 	f.IntVar(&spec.MinVoters, "min-voters", 0, "the fewest replicas that failed ones may leave (default more than half)")
 	f.StringVar(&spec.Durability, "durability", "flush", "flush or always")
 	f.StringVar(&spec.Compression, "compression", "lz4", "lz4, zstd or off")
+	f.StringVar(&record, "record-size", "", "what replicas write at once, 4Ki to 128Ki (default 8Ki, or what it has)")
 	f.StringVar(&spec.Frontend, "frontend", "nvme", "what hosts speak: nvme (NVMe/TCP) or iscsi")
 	f.BoolVar(&asJSON, "json", false, "print the state as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		var err error
 		if f.Changed("size") {
 			if spec.Size, err = parseSize(size); err != nil {
+				return err
+			}
+		}
+		if f.Changed("record-size") {
+			if spec.RecordSize, err = parseSize(record); err != nil {
 				return err
 			}
 		}

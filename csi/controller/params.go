@@ -27,6 +27,7 @@ const (
 	ParamReplaceAfter = "replaceAfter"
 	ParamDurability   = "durability"
 	ParamCompression  = "compression"
+	ParamRecordSize   = "recordSize"
 	ParamFrontend     = "frontend"
 	ParamInitiators   = "initiators"
 	ParamAuth         = "authenticationSecret"
@@ -53,6 +54,7 @@ type Params struct {
 	ReplaceAfter time.Duration // 0: not said
 	Durability   string
 	Compression  string
+	RecordSize   string
 	Frontend     string
 	Initiators   []string // sorted
 	AuthSecret   string
@@ -77,6 +79,7 @@ var setters = map[string]func(p *Params, value string) error{
 	},
 	ParamDurability:  func(p *Params, v string) error { return oneOf(&p.Durability, v, "flush", "always") },
 	ParamCompression: func(p *Params, v string) error { return oneOf(&p.Compression, v, "lz4", "zstd", "off") },
+	ParamRecordSize:  func(p *Params, v string) error { return oneOf(&p.RecordSize, v, v1alpha1.RecordSizes()...) },
 	ParamFrontend: func(p *Params, v string) error {
 		return oneOf(&p.Frontend, v, v1alpha1.FrontendNVMe, v1alpha1.FrontendISCSI)
 	},
@@ -131,7 +134,7 @@ func oneOf(into *string, v string, allowed ...string) error {
 // ParseParams reads the parameters of a StorageClass, and those of a
 // VolumeAttributesClass, which come before them. The error names the parameter.
 func ParseParams(class, attributes map[string]string) (Params, error) {
-	p := Params{Replicas: 3, Consistency: "quorum", Durability: "flush", Compression: "lz4", Frontend: v1alpha1.FrontendNVMe, NodesProve: v1alpha1.AuthenticationNone}
+	p := Params{Replicas: 3, Consistency: "quorum", Durability: "flush", Compression: "lz4", RecordSize: v1alpha1.DefaultRecordSize, Frontend: v1alpha1.FrontendNVMe, NodesProve: v1alpha1.AuthenticationNone}
 	err := p.set(class, source{"StorageClass", slices.Sorted(maps.Keys(setters))})
 	if err == nil {
 		err = p.set(attributes, source{"VolumeAttributesClass", mutable})
@@ -190,7 +193,7 @@ func (p *Params) check() error {
 
 // paramsOf are those of a Volume.
 func paramsOf(s *v1alpha1.VolumeSpec) Params {
-	p := Params{Replicas: s.Replicas, Consistency: s.Consistency, Zones: s.Zones, Durability: s.Durability, Compression: s.Compression, Pool: s.Pool,
+	p := Params{Replicas: s.Replicas, Consistency: s.Consistency, Zones: s.Zones, Durability: s.Durability, Compression: s.Compression, RecordSize: cmp.Or(s.RecordSize, v1alpha1.DefaultRecordSize), Pool: s.Pool,
 		Frontend: cmp.Or(s.Frontend, v1alpha1.FrontendNVMe), Initiators: s.Initiators, AuthSecret: s.AuthenticationSecret,
 		NodesProve: cmp.Or(s.Authentication, v1alpha1.AuthenticationNone)}
 	if s.MinVoters != nil {

@@ -14,16 +14,16 @@ import (
 
 func TestParseParams(t *testing.T) {
 	p, err := ParseParams(map[string]string{
-		"replicas": "2", "consistency": "all", "durability": "always", "compression": "off",
+		"replicas": "2", "consistency": "all", "durability": "always", "compression": "off", "recordSize": "64Ki",
 		"poolSelector": "disk=ssd, tier=a", "csi.storage.k8s.io/fstype": "xfs", "minVoters": "1", "replaceAfter": "90m",
 	}, nil)
-	if err != nil || p.Replicas != 2 || p.Consistency != "all" || p.Durability != "always" || p.Compression != "off" ||
+	if err != nil || p.Replicas != 2 || p.Consistency != "all" || p.Durability != "always" || p.Compression != "off" || p.RecordSize != "64Ki" ||
 		p.MinVoters != 1 || p.ReplaceAfter != 90*time.Minute ||
 		!maps.Equal(p.PoolSelector, map[string]string{"disk": "ssd", "tier": "a"}) {
 		t.Errorf("%+v, %v", p, err)
 	}
 	p, err = ParseParams(nil, nil)
-	if err != nil || p.Replicas != 3 || p.Consistency != "quorum" || p.Durability != "flush" || p.Compression != "lz4" || p.Zones != "" || p.MinVoters != 0 {
+	if err != nil || p.Replicas != 3 || p.Consistency != "quorum" || p.Durability != "flush" || p.Compression != "lz4" || p.RecordSize != "8Ki" || p.Zones != "" || p.MinVoters != 0 {
 		t.Errorf("defaults %+v, %v", p, err)
 	}
 	p, err = ParseParams(map[string]string{"consistency": "all", "replicas": "2"}, map[string]string{"consistency": "quorum", "zones": "each"})
@@ -61,6 +61,7 @@ func TestParseParamsErrors(t *testing.T) {
 		{map[string]string{"replaceAfter": "5"}, []string{`"replaceAfter"`, "30m"}},
 		{map[string]string{"durability": ""}, []string{"flush, always"}},
 		{map[string]string{"compression": "gzip"}, []string{"lz4, zstd, off"}},
+		{map[string]string{"recordSize": "16384"}, []string{"4Ki, 8Ki, 16Ki, 32Ki, 64Ki, 128Ki"}},
 		{map[string]string{"pool": "Not A Name"}, []string{`"pool"`}},
 		{map[string]string{"poolSelector": "ssd"}, []string{"key=value"}},
 		{map[string]string{"poolSelector": "a=1,a=2"}, []string{"twice"}},

@@ -42,7 +42,8 @@ type Spec struct {
 	MinVoters   int          `json:"minVoters,omitempty"` // 0: more than half
 	Durability  string       `json:"durability"`
 	Compression string       `json:"compression"`
-	Frontend    string       `json:"frontend,omitempty"` // nvme or iscsi; empty is nvme
+	RecordSize  uint64       `json:"recordSize,omitempty"` // bytes; 0 is 8Ki
+	Frontend    string       `json:"frontend,omitempty"`   // nvme or iscsi; empty is nvme
 	// Ports of the target, its probes and the replicas, chosen once so that
 	// hosts find the volume again.
 	Ports []int `json:"ports,omitempty"`
@@ -96,7 +97,8 @@ func (s Spec) hosts() string        { return s.addr(0) }
 func (s Spec) probes() string       { return s.addr(1) }
 func (s Spec) replica(i int) string { return s.addr(2 + i) }
 
-func (s Spec) frontend() string { return cmp.Or(s.Frontend, "nvme") }
+func (s Spec) frontend() string   { return cmp.Or(s.Frontend, "nvme") }
+func (s Spec) recordSize() uint64 { return cmp.Or(s.RecordSize, 8<<10) }
 
 // check says what is wrong with what the user asked for.
 func (s Spec) check() error {
@@ -110,6 +112,8 @@ func (s Spec) check() error {
 		return fmt.Errorf("durability %q: give flush or always", s.Durability)
 	case s.Compression != "lz4" && s.Compression != "zstd" && s.Compression != "off":
 		return fmt.Errorf("compression %q: give lz4, zstd or off", s.Compression)
+	case s.recordSize() < 4<<10 || s.recordSize() > 128<<10 || s.recordSize()&(s.recordSize()-1) != 0:
+		return fmt.Errorf("a record size of %d bytes: give a power of two from 4Ki to 128Ki", s.RecordSize)
 	}
 	if f := s.frontend(); f != "nvme" && f != "iscsi" {
 		return fmt.Errorf("frontend %q: give nvme or iscsi", f)
@@ -131,11 +135,11 @@ func open(dir string, asked Spec) (Spec, error) {
 	path := filepath.Join(dir, "volume.json")
 	err := readJSON(path, &s)
 	if err == nil {
-		asked.Size = cmp.Or(asked.Size, s.Size)
+		asked.Size, asked.RecordSize = cmp.Or(asked.Size, s.Size), cmp.Or(asked.RecordSize, s.RecordSize)
 		if asked.Name != "" && !equal(asked, s) {
-			return s, fmt.Errorf("%s holds a volume of other settings (%d bytes, %d replicas, %s %s, at least %d voters, %s, %s, %s); "+
+			return s, fmt.Errorf("%s holds a volume of other settings (%d bytes, %d replicas, %s %s, at least %d voters, %s, %s, records of %d, %s); "+
 				"give the same, or another --dir; it grows by: cask local resize",
-				dir, s.Size, s.Replicas, s.Consistency, s.Zones, s.MinVoters, s.Durability, s.Compression, s.frontend())
+				dir, s.Size, s.Replicas, s.Consistency, s.Zones, s.MinVoters, s.Durability, s.Compression, s.recordSize(), s.frontend())
 		}
 		return s, nil
 	}
@@ -154,7 +158,7 @@ func open(dir string, asked Spec) (Spec, error) {
 
 func equal(a, b Spec) bool {
 	return a.Size == b.Size && a.Replicas == b.Replicas && a.Consistency == b.Consistency && a.Zones == b.Zones && a.MinVoters == b.MinVoters &&
-		a.Durability == b.Durability && a.Compression == b.Compression && a.frontend() == b.frontend()
+		a.Durability == b.Durability && a.Compression == b.Compression && a.recordSize() == b.recordSize() && a.frontend() == b.frontend()
 }
 
 // create lays out dir; volume.json comes last.

@@ -97,7 +97,8 @@ func (s *supervisor) replica(i int) child {
 	id := replicaID(i)
 	return child{name: id, pid: &s.state.PIDs.Replicas[i], stop: stopReplica, args: []string{
 		filepath.Join(s.bin, "cask-replica"), "--volume=" + s.spec.Name, "--replica=" + id, "--listen=" + s.spec.replica(i),
-		"--pool-dir=" + filepath.Join(s.dir, id), "--compression=" + s.spec.Compression}}
+		"--pool-dir=" + filepath.Join(s.dir, id), "--compression=" + s.spec.Compression,
+		fmt.Sprintf("--block-size=%d", s.spec.recordSize())}}
 }
 
 func (s *supervisor) target() child {

@@ -42,7 +42,7 @@ func volumeDefaults(t *testing.T, c client.Client) {
 		t.Fatal(err)
 	}
 	s := v.Spec
-	if s.Replicas != 3 || s.Consistency != "quorum" || s.Durability != "flush" || s.Compression != "lz4" || s.Zones != "" || s.MinVoters != nil || s.ReplaceAfter != nil || s.Frontend != "nvme" {
+	if s.Replicas != 3 || s.Consistency != "quorum" || s.Durability != "flush" || s.Compression != "lz4" || s.RecordSize != "8Ki" || s.Zones != "" || s.MinVoters != nil || s.ReplaceAfter != nil || s.Frontend != "nvme" {
 		t.Errorf("defaults are %+v", s)
 	}
 }
@@ -69,6 +69,7 @@ func volumesRefused(t *testing.T, c client.Client) {
 		{"name with a digit first", "starts with a letter", func(v *v1alpha1.Volume) { v.Name = "1st" }},
 		{"name too long", "at most 50", func(v *v1alpha1.Volume) { v.Name = strings.Repeat("x", 51) }},
 		{"name with a dot", "starts with a letter", func(v *v1alpha1.Volume) { v.Name = "a.b" }},
+		{"record size", "Unsupported value", func(v *v1alpha1.Volume) { v.Spec.RecordSize = "12Ki" }},
 		{"frontend", "Unsupported value", func(v *v1alpha1.Volume) { v.Spec.Frontend = "scsi" }},
 		{"initiators of nvme", "frontend iscsi", func(v *v1alpha1.Volume) { v.Spec.Initiators = []string{"iqn.2026-01.x:a"} }},
 		{"secret of nvme", "frontend iscsi", func(v *v1alpha1.Volume) { v.Spec.AuthenticationSecret = "s" }},
@@ -101,6 +102,7 @@ func changesRefused(t *testing.T, c client.Client) {
 	}{
 		{"size", "can grow, not shrink", func(v *v1alpha1.Volume) { v.Spec.Size = resource.MustParse("1023Mi") }},
 		{"durability", "cannot change yet", func(v *v1alpha1.Volume) { v.Spec.Durability = "always" }},
+		{"record size", "cannot change yet", func(v *v1alpha1.Volume) { v.Spec.RecordSize = "16Ki" }},
 		{"voters with the replicas", "minVoters must not be more", func(v *v1alpha1.Volume) { v.Spec.Replicas, v.Spec.MinVoters = 1, ptr.To[int32](2) }},
 		{"frontend", "cannot change", func(v *v1alpha1.Volume) { v.Spec.Frontend = "iscsi" }},
 		{"authentication", "authentication cannot change", func(v *v1alpha1.Volume) { v.Spec.Authentication = "nodes" }},

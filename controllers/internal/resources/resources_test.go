@@ -104,10 +104,14 @@ func TestReplica(t *testing.T) {
 	pod := d.Spec.Template.Spec
 	want := []string{
 		"--volume=pvc-1", "--replica=r1", "--listen=:4500", "--ioc=/pool/ioc.sock", "--pool-dir=/pool",
-		"--memory=402653184", "--compression=lz4", "--health=:9500",
+		"--memory=402653184", "--compression=lz4", "--block-size=8192", "--health=:9500",
 	}
 	if !slices.Equal(pod.Containers[0].Args, want) {
 		t.Errorf("args %q", pod.Containers[0].Args)
+	}
+	v.Spec.RecordSize = "16Ki"
+	if args := DefaultSettings().Replica(v, v.Status.Replicas[1], "/data/cask").Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, "--block-size=16384") {
+		t.Errorf("args %q", args)
 	}
 	term := pod.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	if len(term) != 1 || term[0].MatchFields[0].Values[0] != "node1" {

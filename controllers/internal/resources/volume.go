@@ -289,6 +289,7 @@ func (s Settings) replicaContainer(v *v1alpha1.Volume, r v1alpha1.VolumeReplica)
 			"--pool-dir=/pool",
 			fmt.Sprintf("--memory=%d", s.ReplicaLimits.Planned()),
 			"--compression=" + v.Spec.Compression,
+			fmt.Sprintf("--block-size=%d", v.Spec.RecordBytes()),
 			fmt.Sprintf("--health=:%d", v1alpha1.PortHealth),
 		},
 		Ports:           []corev1.ContainerPort{port("replication", v1alpha1.PortReplication), port("health", v1alpha1.PortHealth)},

@@ -193,6 +193,8 @@ apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block)
 	}
 	dmu_tx_t *tx = dmu_tx_create(v->os);
 	hold_partial(v, ops, n, &held);
+	if (n == 1)
+		io_stay();
 	for (uint64_t i = 0; i < n; i++) {
 		const op_t *op = &ops[i];
 		if (op->len == 0)
@@ -204,6 +206,8 @@ apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block)
 		}
 	}
 	dmu_tx_hold_write_by_dnode(tx, v->mark_dn, 0, MARK_BYTES);
+	if (n == 1)
+		io_leave();
 	int e = tx_assign(v, tx, may_block);
 	for (uint64_t i = 0; e == 0 && i < n; i++)
 		write_one(v, &ops[i], (zeroes >> i) & 1, tx);

@@ -17,6 +17,7 @@ extern unsigned long zfs_dirty_data_max;
 extern unsigned long zfs_wrlog_data_max;
 extern unsigned int zfetch_max_distance;
 extern uint32_t zfs_vdev_async_write_max_active;
+extern uint32_t zfs_vdev_sync_read_max_active;
 extern int zfs_vdev_aggregation_limit_non_rotating;
 extern int zio_dva_throttle_enabled;
 extern int zil_nocacheflush;
@@ -59,6 +60,8 @@ start(void)
 	 * three copies on raidz: as a pool fills, groups would get too small.
 	 */
 	spa_asize_inflation = 8;
+	/* no read by one of Go's threads waits for another's (read_blocks) */
+	zfs_vdev_sync_read_max_active = 32;
 	/* blocks are allocated one after the other: few, large writes */
 	zfs_vdev_async_write_max_active = 3;
 	zfs_vdev_aggregation_limit_non_rotating = 1 << 20;

@@ -156,6 +156,14 @@ io_now(io_t *io)
 }
 
 void
+io_here(io_t *io)
+{
+	counted(io);
+	while (!io_progress(io, call(io)))
+		;
+}
+
+void
 cask_io_counts(uint64_t *words)
 {
 	for (int i = 0; i <= IO_FLUSH; i++)

@@ -36,6 +36,16 @@ void io_submit(io_t *io);
 /* Do it on this thread; returns an errno. */
 int io_now(io_t *io);
 
+/* Do all of it on this thread, and call done. */
+void io_here(io_t *io);
+
+/*
+ * Between the two, this thread waits for each block that it reads before it asks
+ * for another: it reads itself, so that nobody has to be woken (vdev.c).
+ */
+void io_stay(void);
+void io_leave(void);
+
 /*
  * Between the two, what this thread submits goes to the kernel together: at
  * io_release, or before the thread sleeps, which calls io_hand_over (cv.c).

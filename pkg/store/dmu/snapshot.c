@@ -197,5 +197,5 @@ cask_snap_size(cask_snap *s)
 int
 cask_snap_read(cask_snap *s, uint64_t off, uint64_t len, void *buf)
 {
-	return (dmu_read_by_dnode(s->dn, off, len, buf, DMU_READ_PREFETCH));
+	return (read_blocks(s->dn, off, len, buf));
 }

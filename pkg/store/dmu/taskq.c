@@ -17,6 +17,7 @@
 #include "zfs.h"
 
 #define	STACK_BYTES	(256 << 10)
+#define	LOG_QUEUE	"z_wr_iss_h"
 #define	SPARE_MAX	64	/* entries kept by a queue for later use */
 
 typedef struct queue {
@@ -33,7 +34,9 @@ typedef struct queue {
 	int waking;		/* woken, and not yet at work */
 	int running;
 	int stop;
+	int wakers;		/* about to signal work; atomic */
 	int interrupts;		/* what follows a completed I/O */
+	int log;		/* writes of the intent log */
 	int reaped;		/* tasks that reapers have; atomic */
 } queue_t;
 
@@ -112,8 +115,11 @@ release_locked(queue_t *q, taskq_ent_t *t)
 
 static void *work(void *arg);
 
-/* Have one more thread look for work, if that helps. */
-static void
+/*
+ * Have one more thread look for work, if that helps: a new one, or, when it returns
+ * true, one that is asleep and that unlock_and_wake is to wake.
+ */
+static int
 wake_locked(queue_t *q)
 {
 	pthread_t id;
@@ -121,14 +127,14 @@ wake_locked(queue_t *q)
 	sigset_t all, old;
 
 	if (q->waking > 0 || ring_empty(&q->head))
-		return;
+		return (0);
 	if (q->asleep > 0) {
 		q->waking++;
-		(void) pthread_cond_signal(&q->work);
-		return;
+		(void) __atomic_add_fetch(&q->wakers, 1, __ATOMIC_RELAXED);
+		return (1);
 	}
 	if (q->threads == q->most)
-		return;
+		return (0);
 	VERIFY0(pthread_attr_init(&attr));
 	VERIFY0(pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED));
 	VERIFY0(pthread_attr_setstacksize(&attr, STACK_BYTES));
@@ -142,6 +148,18 @@ wake_locked(queue_t *q)
 		q->waking++;
 	} else {
 		VERIFY3S(q->threads, >, 0);
+	}
+	return (0);
+}
+
+/* In this order: who is woken would at once wait for the lock. */
+static void
+unlock_and_wake(queue_t *q, int wake)
+{
+	(void) pthread_mutex_unlock(&q->lock);
+	if (wake) {
+		(void) pthread_cond_signal(&q->work);
+		(void) __atomic_sub_fetch(&q->wakers, 1, __ATOMIC_RELEASE);
 	}
 }
 
@@ -175,8 +193,7 @@ work(void *arg)
 		taskq_ent_t *t = ring_take(&q->head);
 		int own = !(t->tqent_flags & TQENT_FLAG_PREALLOC);
 		q->running++;
-		wake_locked(q);
-		(void) pthread_mutex_unlock(&q->lock);
+		unlock_and_wake(q, wake_locked(q));
 		run(q, t);
 		(void) pthread_mutex_lock(&q->lock);
 		if (own)
@@ -189,7 +206,9 @@ work(void *arg)
 	return (NULL);
 }
 
-/* ZFS asks for many threads, each to wait for a disk; here nobody does. */
+/*
+ * ZFS asks for many threads, each to wait for a disk; here those of the log do.
+ */
 static int
 thread_count(const char *name, int n, uint_t flags)
 {
@@ -197,7 +216,7 @@ thread_count(const char *name, int n, uint_t flags)
 
 	if (flags & TASKQ_THREADS_CPU_PCT)
 		n = MAX((cpus * n + 99) / 100, 1);
-	if (strncmp(name, "z_", 2) == 0)
+	if (strncmp(name, "z_", 2) == 0 && strcmp(name, LOG_QUEUE) != 0)
 		n = MIN(n, MAX(cpus, 2));
 	return (MAX(n, 1));
 }
@@ -217,6 +236,7 @@ taskq_create(const char *name, int nthreads, pri_t pri, int minalloc,
 	VERIFY0(pthread_cond_init(&q->idle, NULL));
 	ring_init(&q->head);
 	q->most = thread_count(name, nthreads, flags);
+	q->log = strcmp(name, LOG_QUEUE) == 0;
 	q->interrupts = strncmp(name, "z_wr_int", 8) == 0 ||
 	    strncmp(name, "z_rd_int", 8) == 0;
 	return (&q->tq);
@@ -234,6 +254,8 @@ taskq_destroy(taskq_t *tq)
 	while (q->threads > 0)
 		(void) pthread_cond_wait(&q->idle, &q->lock);
 	(void) pthread_mutex_unlock(&q->lock);
+	while (__atomic_load_n(&q->wakers, __ATOMIC_ACQUIRE) > 0)
+		(void) usleep(100);
 	while (q->spare != NULL) {
 		taskq_ent_t *t = q->spare;
 		q->spare = t->tqent_next;
@@ -245,17 +267,18 @@ taskq_destroy(taskq_t *tq)
 	free(q);
 }
 
-static void
+static int
 insert_locked(queue_t *q, taskq_ent_t *t, uint_t flags)
 {
 	ring_insert(flags & TQ_FRONT ? &q->head : q->head.tqent_prev, t);
-	wake_locked(q);
+	return (wake_locked(q));
 }
 
 taskqid_t
 taskq_dispatch(taskq_t *tq, task_func_t func, void *arg, uint_t flags)
 {
 	queue_t *q = queue_of(tq);
+	int wake = 0;
 
 	(void) pthread_mutex_lock(&q->lock);
 	taskq_ent_t *t = q->spare;
@@ -269,9 +292,9 @@ taskq_dispatch(taskq_t *tq, task_func_t func, void *arg, uint_t flags)
 		t->tqent_func = func;
 		t->tqent_arg = arg;
 		t->tqent_flags = 0;
-		insert_locked(q, t, flags);
+		wake = insert_locked(q, t, flags);
 	}
-	(void) pthread_mutex_unlock(&q->lock);
+	unlock_and_wake(q, wake);
 	return (t == NULL ? TASKQID_INVALID : 1);
 }
 
@@ -291,8 +314,7 @@ taskq_dispatch_ent(taskq_t *tq, task_func_t func, void *arg, uint_t flags,
 		return;
 	}
 	(void) pthread_mutex_lock(&q->lock);
-	insert_locked(q, t, flags);
-	(void) pthread_mutex_unlock(&q->lock);
+	unlock_and_wake(q, insert_locked(q, t, flags));
 }
 
 void
@@ -316,6 +338,19 @@ reaper_run(void)
 		run(q, t);
 		(void) __atomic_sub_fetch(&q->reaped, 1, __ATOMIC_RELEASE);
 	}
+}
+
+void
+reaper_end(void)
+{
+	reaped = NULL;
+}
+
+/* Does this thread run what belongs to a write of the intent log? */
+int
+on_log_thread(void)
+{
+	return (current != NULL && current->log);
 }
 
 taskqid_t

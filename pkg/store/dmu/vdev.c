@@ -252,6 +252,44 @@ cut_off(const io_t *io, const extent_t *x)
 	return ((uint64_t)st.st_size < x->size ? ENXIO : 0);
 }
 
+/* This thread reads itself; see io_stay. */
+static __thread int staying;
+
+void
+io_stay(void)
+{
+	staying++;
+}
+
+void
+io_leave(void)
+{
+	staying--;
+}
+
+/* Has this thread nothing to do until zio is done? */
+static int
+waits_for(const zio_t *zio)
+{
+	return ((zio->io_priority == ZIO_PRIORITY_SYNC_READ && staying) ||
+	    (zio->io_priority == ZIO_PRIORITY_SYNC_WRITE && on_log_thread()));
+}
+
+/* Do it on this thread and run what follows, but not the I/O of others in it. */
+static void
+do_here(io_t *io)
+{
+	taskq_ent_t tasks;
+	int outer = staying;
+
+	staying = 0;
+	reaper_begin(&tasks);
+	io_here(io);
+	reaper_run();
+	reaper_end();
+	staying = outer;
+}
+
 static void
 start(zio_t *zio, io_kind_t kind)
 {
@@ -278,6 +316,8 @@ start(zio_t *zio, io_kind_t kind)
 		e = cut_off(&v->io, v->extent);
 	if (e != 0)
 		finished(&v->io, e);
+	else if (waits_for(zio))
+		do_here(&v->io);
 	else
 		io_submit(&v->io);
 }

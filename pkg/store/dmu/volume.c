@@ -150,6 +150,24 @@ cask_suspended(cask_vol *v)
 	return (spa_suspended(v->spa));
 }
 
+/* One block is read by this thread; of more, those in a row are one I/O. */
+int
+read_blocks(dnode_t *dn, uint64_t off, uint64_t len, void *buf)
+{
+	int one = off / dn->dn_datablksz == (off + len - 1) / dn->dn_datablksz;
+
+	if (one)
+		io_stay();
+	else
+		io_gather();
+	int e = dmu_read_by_dnode(dn, off, len, buf, DMU_READ_PREFETCH);
+	if (one)
+		io_leave();
+	else
+		io_release();
+	return (e);
+}
+
 int
 cask_read(cask_vol *v, uint64_t off, uint64_t len, void *buf)
 {
@@ -160,9 +178,7 @@ cask_read(cask_vol *v, uint64_t off, uint64_t len, void *buf)
 		uint64_t n = MIN(len, READ_STEP - off % READ_STEP);
 		zfs_locked_range_t *lr = zfs_rangelock_enter(&v->ranges, off, n,
 		    RL_READER);
-		io_gather();	/* records one after the other are one I/O */
-		e = dmu_read_by_dnode(v->dn, off, n, p, DMU_READ_PREFETCH);
-		io_release();
+		e = read_blocks(v->dn, off, n, p);
 		zfs_rangelock_exit(lr);
 		off += n;
 		p += n;

@@ -172,6 +172,7 @@ typedef struct {
 
 _Static_assert(sizeof (op_t) == CASK_OP_WORDS * sizeof (uint64_t), "flat");
 
+int read_blocks(dnode_t *dn, uint64_t off, uint64_t len, void *buf);
 int apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block);
 int apply_unmap(cask_vol *v, const op_t *op, int may_block);
 int finish_free(cask_vol *v);
@@ -198,6 +199,8 @@ void scrub_forget(spa_t *spa);
 /* taskq.c: this thread reaps completions; its tasks are kept in head */
 void reaper_begin(taskq_ent_t *head);
 void reaper_run(void);
+void reaper_end(void);
+int on_log_thread(void);
 
 /* vdev.c: the first failure on an extent since it was opened */
 int file_flush_error(const char *path);

@@ -161,8 +161,7 @@ func (f *faulty) ways(x fault, far []string, near string, change func(*way)) {
 func (f *faulty) fill(i int) (undo func()) {
 	r := f.c.rs[i]
 	r.excuse()
-	path := filepath.Join(f.c.dir, r.name, "ballast")
-	file, err := os.Create(path)
+	file, err := os.CreateTemp(filepath.Join(f.c.dir, r.name), "ballast") // of this fault: another may overlap it
 	if err != nil {
 		f.l.rec.fail(err)
 		return func() {}
@@ -176,7 +175,7 @@ func (f *faulty) fill(i int) (undo func()) {
 		}
 	}
 	return func() {
-		if err := errors.Join(file.Close(), os.Remove(path)); err != nil {
+		if err := errors.Join(file.Close(), os.Remove(file.Name())); err != nil {
 			f.l.rec.fail(err)
 		}
 		r.start()

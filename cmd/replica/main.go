@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cask-storage/cask/internal/slack"
 	"github.com/cask-storage/cask/pkg/ioc"
 	"github.com/cask-storage/cask/pkg/replica"
 	"github.com/cask-storage/cask/pkg/store"
@@ -55,6 +56,7 @@ func parse() options {
 }
 
 func main() {
+	slack.Set()
 	log.SetFlags(log.LstdFlags | log.Lmicroseconds)
 	o := parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

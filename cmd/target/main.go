@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cask-storage/cask/internal/slack"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/target"
 	"github.com/cask-storage/cask/pkg/volume"
@@ -96,6 +97,7 @@ func (o options) settings() target.Settings {
 }
 
 func main() {
+	slack.Set()
 	log.SetFlags(log.LstdFlags | log.Lmicroseconds)
 	o := parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

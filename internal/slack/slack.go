@@ -2,8 +2,8 @@
 //
 // A thread of the runtime (sysmon) looks every 20 microseconds, for as long as a
 // goroutine is in a system call or in C, whether others need its processor. Beside
-// processes that wait for a disk and a network all the time that was a tenth to a third of all
-// that an operation costs: waking it takes longer than what it does. The
+// processes that wait for a disk and a network all the time that is dear (measured
+// in pkg/store/dmu/DESIGN.md): waking it takes longer than what it does. The
 // runtime has no setting for it, but the kernel has: how late a sleep may end.
 package slack
 
@@ -16,8 +16,7 @@ import (
 )
 
 // Sleep is how much later than asked for, at most and in nanoseconds, a sleep of the process may
-// end. With a millisecond goroutines wait too long for a processor: a write
-// with its flush gets slower than without.
+// end. With a millisecond, goroutines may wait too long for a processor.
 const Sleep = 200_000
 
 // Set has the process start again, with the same arguments, environment and

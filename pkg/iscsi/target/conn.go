@@ -288,7 +288,7 @@ func (c *conn) watchPing(now time.Time) {
 	case silent < lim.Ping:
 		c.pinged.Store(0)
 	case sent == 0:
-		c.pinged.Store(c.t.clock(now))
+		c.pinged.Store(c.t.clock.At(now))
 		c.mu.Lock()
 		c.ping = true
 		c.mu.Unlock()

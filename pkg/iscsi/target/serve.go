@@ -19,18 +19,15 @@ func (t *Target) Serve(ctx context.Context, ln net.Listener) error {
 	})
 }
 
-// clock is nanoseconds of the monotonic clock, which nobody sets; never 0.
-func (t *Target) clock(now time.Time) int64 { return int64(now.Sub(t.began)) + 1 }
-
 // since is the time since a moment of clock.
 func (t *Target) since(now time.Time, then int64) time.Duration {
-	return time.Duration(t.clock(now) - then)
+	return time.Duration(t.clock.At(now) - then)
 }
 
 // enforce advances the clock, pings what is silent and closes what is silent
 // or stalled for too long.
 func (t *Target) enforce(now time.Time, open []*conn) {
-	t.now.Store(t.clock(now))
+	t.now.Store(t.clock.At(now))
 	for _, c := range open {
 		if then := c.flushing.Load(); then != 0 && t.since(now, then) > t.cfg.Limits.WriteStall {
 			t.cfg.Logf("iscsi target: %v does not read its answers: closing", c.nc.RemoteAddr())

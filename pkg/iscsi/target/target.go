@@ -74,7 +74,7 @@ var errRemoved = errors.New("the node was removed")
 type Target struct {
 	cfg   Config
 	conns *accept.Group[*conn]
-	began time.Time
+	clock accept.Clock
 	now   atomic.Int64 // clock, advanced by Target.enforce
 
 	mu       sync.Mutex
@@ -98,10 +98,10 @@ func New(cfg Config) (*Target, error) {
 	if cfg.Auth == nil {
 		cfg.Auth = func(string, string) (*Auth, error) { return nil, nil }
 	}
-	t := &Target{cfg: cfg, began: time.Now(), nodes: map[string]*node{}, sessions: map[sessionKey]*session{},
+	t := &Target{cfg: cfg, clock: accept.NewClock(), nodes: map[string]*node{}, sessions: map[sessionKey]*session{},
 		conns: accept.NewGroup[*conn](accept.Config{Name: "iscsi target", Logf: cfg.Logf,
 			Most: cfg.Limits.Connections, Closed: ErrClosed, Interval: tickInterval})}
-	t.now.Store(t.clock(t.began))
+	t.now.Store(t.clock.At(time.Now()))
 	return t, nil
 }
 

@@ -71,13 +71,10 @@ func (s *server) stepper() {
 	}
 }
 
-// clock is nanoseconds of the monotonic clock, which nobody sets; never 0.
-func (t *Target) clock(now time.Time) int64 { return int64(now.Sub(t.began)) + 1 }
-
 // enforce advances the clock and closes what has been silent or stalled for
 // too long.
 func (t *Target) enforce(now time.Time, open []*conn) {
-	at := t.clock(now)
+	at := t.clock.At(now)
 	t.now.Store(at)
 	for _, c := range open {
 		if since := c.flushing.Load(); since != 0 && at-since > int64(t.cfg.Limits.WriteStall) {

@@ -88,7 +88,7 @@ type Target struct {
 	cfg       Config
 	discovery *subsystem
 	conns     *accept.Group[*conn]
-	began     time.Time
+	clock     accept.Clock
 	now       atomic.Int64 // clock, advanced by Target.enforce
 	held      atomic.Int64 // bytes of data held for all connections
 
@@ -118,11 +118,11 @@ func New(cfg Config) (*Target, error) {
 		cfg.Admit = func(context.Context, string) error { return nil }
 	}
 	t := &Target{
-		cfg: cfg, began: time.Now(), subsystems: map[string]*subsystem{},
+		cfg: cfg, clock: accept.NewClock(), subsystems: map[string]*subsystem{},
 		conns: accept.NewGroup[*conn](accept.Config{Name: "nvme target", Logf: cfg.Logf,
 			Most: cfg.Limits.Connections, Closed: ErrClosed, Interval: tickInterval}),
 	}
-	t.now.Store(t.clock(t.began))
+	t.now.Store(t.clock.At(time.Now()))
 	var err error
 	t.discovery, err = newSubsystem(t, Subsystem{
 		NQN: nvme.DiscoveryNQN, Serial: "discovery", Model: "Cask discovery", Firmware: "1",

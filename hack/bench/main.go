@@ -44,7 +44,9 @@ type Row struct {
 	P999     float64 `json:"p999_us"`
 	CPU      float64 `json:"cpu_us_per_op"` // of all server processes
 	Target   float64 `json:"target_cpu_us_per_op,omitempty"`
-	RSS      float64 `json:"rss_mb"` // of all server processes, at the end of the case
+	Switches float64 `json:"switches_per_op,omitempty"` // times a thread of a server slept
+	Faults   float64 `json:"faults_per_op,omitempty"`   // of pages, of all servers
+	RSS      float64 `json:"rss_mb"`                    // of all server processes, at the end of the case
 }
 
 // work is one case.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,9 +14,20 @@ import (
 // userHZ is the unit of times in /proc, frozen by the kernel's interface.
 const userHZ = 100
 
-// cpuTime is what processes have used so far, in user and kernel mode.
-func cpuTime(pids []int) time.Duration {
-	var ticks int64
+// usage is what processes have used so far. The counts vary less from run to
+// run than the time does on a shared machine.
+type usage struct {
+	cpu      time.Duration // in user and kernel mode
+	switches int64         // times that a thread went to sleep
+	faults   int64         // of pages, without I/O
+}
+
+func (u usage) minus(v usage) usage {
+	return usage{u.cpu - v.cpu, u.switches - v.switches, u.faults - v.faults}
+}
+
+func used(pids []int) usage {
+	var u usage
 	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
@@ -23,12 +35,24 @@ func cpuTime(pids []int) time.Duration {
 		}
 		_, rest, _ := strings.Cut(string(b), ") ") // the name may hold blanks
 		f := strings.Fields(rest)
-		for _, s := range f[11:13] { // utime, stime
-			n, _ := strconv.ParseInt(s, 10, 64)
-			ticks += n
+		u.faults += number(f[7])
+		u.cpu += time.Duration(number(f[11])+number(f[12])) * time.Second / userHZ
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		for _, t := range threads {
+			b, _ := os.ReadFile(t)
+			if _, n, ok := strings.Cut(string(b), "\nvoluntary_ctxt_switches:"); ok {
+				n, _, _ = strings.Cut(n, "\n")
+				u.switches += number(n)
+			}
 		}
 	}
-	return time.Duration(ticks) * time.Second / userHZ
+	return u
+}
+
+// number is 0 for what is none.
+func number(s string) int64 {
+	n, _ := strconv.ParseInt(strings.TrimSpace(s), 10, 64)
+	return n
 }
 
 // rss is the memory that processes have resident, in MB.
@@ -37,8 +61,7 @@ func rss(pids []int) float64 {
 	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 		if f := strings.Fields(string(b)); err == nil && len(f) > 1 {
-			n, _ := strconv.ParseInt(f[1], 10, 64)
-			pages += n
+			pages += number(f[1])
 		}
 	}
 	return float64(pages*int64(os.Getpagesize())) / 1e6
@@ -51,13 +74,13 @@ func settle(ctx context.Context, pids []int) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	calm := 0
-	for last := cpuTime(pids); calm < 2; {
+	for last := used(pids).cpu; calm < 2; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(step):
 		}
-		now := cpuTime(pids)
+		now := used(pids).cpu
 		if calm++; now-last > quiet {
 			calm = 0
 		}

@@ -117,8 +117,8 @@ func (b loopback) run(ctx context.Context, w work) (Row, error) {
 	}
 	defer c.Close()
 	var lat []time.Duration
-	began, cpu, self := time.Now(), time.Duration(0), []int{os.Getpid()}
-	cpu = cpuTime(self)
+	self := []int{os.Getpid()}
+	began, before := time.Now(), used(self)
 	buf := make([]byte, w.bs)
 	for time.Since(began) < b.time && ctx.Err() == nil {
 		at := time.Now()
@@ -131,7 +131,7 @@ func (b loopback) run(ctx context.Context, w work) (Row, error) {
 		lat = append(lat, time.Since(at))
 	}
 	row.IOPS = float64(len(lat)) / time.Since(began).Seconds()
-	row.CPU = float64((cpuTime(self) - cpu).Microseconds()) / float64(len(lat))
+	row.CPU = float64(used(self).minus(before).cpu.Microseconds()) / float64(len(lat))
 	row.P50, row.P99, row.P999 = percentiles(lat)
 	return row, nil
 }

@@ -69,7 +69,7 @@ func (v *caskVolume) run(ctx context.Context, w work) (Row, error) {
 		}
 		l.latencies = l.latencies[:0]
 	}
-	before, targetBefore := cpuTime(v.servers()), cpuTime(v.servers()[:1])
+	before, targetBefore := used(v.servers()), used(v.servers()[:1])
 	began := time.Now()
 	if err := l.run(ctx, v.o.time); err != nil {
 		return r, err
@@ -78,8 +78,9 @@ func (v *caskVolume) run(ctx context.Context, w work) (Row, error) {
 	n := float64(len(l.latencies))
 	r.IOPS = n / took.Seconds()
 	r.P50, r.P99, r.P999 = percentiles(l.latencies)
-	r.CPU = float64((cpuTime(v.servers()) - before).Microseconds()) / n
-	r.Target = float64((cpuTime(v.servers()[:1]) - targetBefore).Microseconds()) / n
+	all, target := used(v.servers()).minus(before), used(v.servers()[:1]).minus(targetBefore)
+	r.CPU, r.Target = float64(all.cpu.Microseconds())/n, float64(target.cpu.Microseconds())/n
+	r.Switches, r.Faults = float64(all.switches)/n, float64(all.faults)/n
 	r.RSS = rss(v.servers())
 	return r, nil
 }

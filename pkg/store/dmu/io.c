@@ -17,6 +17,19 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
 static io_t *first, **last = &first;
 
+/* What is left of io after n bytes. */
+static void
+advance(io_t *io, size_t n)
+{
+	io->off += n;
+	for (; n > 0 && n >= io->iov->iov_len; io->iov++, io->parts--)
+		n -= io->iov->iov_len;
+	if (n > 0) {
+		io->iov->iov_base = (char *)io->iov->iov_base + n;
+		io->iov->iov_len -= n;
+	}
+}
+
 int
 io_progress(io_t *io, int result)
 {
@@ -25,12 +38,12 @@ io_progress(io_t *io, int result)
 		return (1);
 	}
 	if (io->kind != IO_FLUSH) {
-		io->moved += result;
 		if (result == 0) {	/* the file is shorter than its pool */
 			io->done(io, io->kind == IO_READ ? EIO : ENOSPC);
 			return (1);
 		}
-		if (io->moved < io->len)
+		advance(io, result);
+		if (io->parts > 0)
 			return (0);
 	}
 	io->done(io, 0);
@@ -40,18 +53,15 @@ io_progress(io_t *io, int result)
 static int
 call(io_t *io)
 {
-	size_t len = io->len - io->moved;
 	ssize_t n;
 
 	do {
 		switch (io->kind) {
 		case IO_READ:
-			n = pread64(io->fd, io->buf + io->moved, len,
-			    io->off + io->moved);
+			n = preadv64(io->fd, io->iov, io->parts, io->off);
 			break;
 		case IO_WRITE:
-			n = pwrite64(io->fd, io->buf + io->moved, len,
-			    io->off + io->moved);
+			n = pwritev64(io->fd, io->iov, io->parts, io->off);
 			break;
 		default:
 			n = fdatasync(io->fd);

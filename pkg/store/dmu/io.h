@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 #include <stddef.h>
+#include <sys/uio.h>
 
 typedef enum { IO_READ, IO_WRITE, IO_FLUSH } io_kind_t;
 
@@ -11,12 +12,11 @@ typedef enum { IO_READ, IO_WRITE, IO_FLUSH } io_kind_t;
 typedef struct io {
 	io_kind_t kind;
 	int fd;
-	char *buf;
-	size_t len;
-	uint64_t off;
-	size_t moved;		/* bytes so far */
+	size_t len;		/* of all of it */
+	uint64_t off;		/* of what is still to be done, as */
+	struct iovec *iov;	/* these are, none of them empty; both advance */
+	int parts;		/* of iov */
 	void (*done)(struct io *, int error);
-	void *arg;
 	struct io *next;	/* in a queue of the engine */
 	uint64_t id;		/* in the journal */
 } io_t;

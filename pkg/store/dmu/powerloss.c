@@ -8,7 +8,6 @@
  */
 #include "zfs.h"
 #include "io.h"
-#include <sys/uio.h>
 
 #define	ALIGN	4096
 

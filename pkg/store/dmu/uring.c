@@ -86,10 +86,18 @@ fill(struct io_uring_sqe *e, const io_t *io)
 		e->fsync_flags = IORING_FSYNC_DATASYNC;
 		return;
 	}
-	e->opcode = io->kind == IO_READ ? IORING_OP_READ : IORING_OP_WRITE;
-	e->addr = (uintptr_t)io->buf + io->moved;
-	e->len = io->len - io->moved;
-	e->off = io->off + io->moved;
+	e->off = io->off;
+	if (io->parts == 1) {
+		e->opcode = io->kind == IO_READ ? IORING_OP_READ :
+		    IORING_OP_WRITE;
+		e->addr = (uintptr_t)io->iov->iov_base;
+		e->len = io->iov->iov_len;
+	} else {
+		e->opcode = io->kind == IO_READ ? IORING_OP_READV :
+		    IORING_OP_WRITEV;
+		e->addr = (uintptr_t)io->iov;
+		e->len = io->parts;
+	}
 }
 
 /* Have the kernel take what is queued, at most n of it. */

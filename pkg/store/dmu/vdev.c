@@ -32,14 +32,24 @@ typedef struct {
 	seen_t *seen;
 } extent_t;
 
-/* A zio at the engine. */
+/*
+ * A zio at the engine. What ZFS joined to one large zio is done in place, in
+ * its parts: a copy of it would be fresh memory each time.
+ */
 typedef struct {
 	io_t io;
 	zio_t *zio;
-	char *buf;		/* borrowed from the zio */
-	char *aligned;		/* or NULL */
+	char *copy;		/* of the zio's data, or NULL */
 	extent_t *extent;
+	struct iovec iov[];
 } vdev_io_t;
+
+#define	MAX_PARTS	256	/* 1 MiB of single blocks */
+
+typedef struct {
+	struct iovec iov[MAX_PARTS];
+	int n;
+} parts_t;
 
 static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
 static seen_t *all;
@@ -211,29 +221,68 @@ finished(io_t *io, int error)
 	journal_end(io, error);
 	if (error != 0)
 		remember(v->extent->seen, io->kind, error);
-	if (io->kind == IO_READ) {
-		if (v->aligned != NULL)
-			memcpy(v->buf, v->aligned, zio->io_size);
-		abd_return_buf_copy(zio->io_abd, v->buf, zio->io_size);
-	} else if (io->kind == IO_WRITE) {
-		abd_return_buf(zio->io_abd, v->buf, zio->io_size);
-	}
-	free(v->aligned);
+	if (v->copy != NULL && io->kind == IO_READ)
+		abd_copy_from_buf(zio->io_abd, v->copy, zio->io_size);
+	free(v->copy);
 	free(v);
 	zio->io_error = error;
 	zio_interrupt(zio);
 }
 
-/* O_DIRECT asks for aligned memory; what ZFS reads and writes in bulk is. */
-static void
-align(vdev_io_t *v, size_t len)
+static int
+add_part(void *buf, size_t len, void *arg)
 {
-	if (!v->extent->direct || (uintptr_t)v->buf % SPA_MINBLOCKSIZE == 0)
-		return;
-	VERIFY0(posix_memalign((void **)&v->aligned, ALIGN, len));
-	if (v->io.kind == IO_WRITE)
-		memcpy(v->aligned, v->buf, len);
-	v->io.buf = v->aligned;
+	parts_t *p = arg;
+
+	if (p->n > 0) {
+		struct iovec *last = &p->iov[p->n - 1];
+		if ((char *)last->iov_base + last->iov_len == buf) {
+			last->iov_len += len;
+			return (0);
+		}
+	}
+	if (p->n == MAX_PARTS)
+		return (E2BIG);
+	p->iov[p->n++] = (struct iovec){ buf, len };
+	return (0);
+}
+
+/* O_DIRECT asks for aligned memory; what ZFS reads and writes in bulk is. */
+static int
+aligned(const parts_t *p)
+{
+	for (int i = 0; i < p->n; i++) {
+		if ((uintptr_t)p->iov[i].iov_base % SPA_MINBLOCKSIZE != 0 ||
+		    (p->n > 1 && p->iov[i].iov_len % ALIGN != 0))
+			return (0);
+	}
+	return (1);
+}
+
+/* A request for zio's data where it is, or for a copy. */
+static vdev_io_t *
+request(zio_t *zio, io_kind_t kind)
+{
+	const extent_t *x = zio->io_vd->vdev_tsd;
+	char *copy = NULL;
+	parts_t p;
+
+	p.n = 0;
+	if (kind != IO_FLUSH && (abd_iterate_func(zio->io_abd, 0, zio->io_size,
+	    add_part, &p) != 0 || (x->direct && !aligned(&p)))) {
+		VERIFY0(posix_memalign((void **)&copy, ALIGN, zio->io_size));
+		if (kind == IO_WRITE)
+			abd_copy_to_buf(copy, zio->io_abd, zio->io_size);
+		p.iov[0] = (struct iovec){ copy, zio->io_size };
+		p.n = 1;
+	}
+	vdev_io_t *v = calloc(1, sizeof (*v) + p.n * sizeof (p.iov[0]));
+	VERIFY3P(v, !=, NULL);
+	memcpy(v->iov, p.iov, p.n * sizeof (p.iov[0]));
+	v->copy = copy;
+	v->io.iov = v->iov;
+	v->io.parts = p.n;
+	return (v);
 }
 
 /*
@@ -293,9 +342,8 @@ do_here(io_t *io)
 static void
 start(zio_t *zio, io_kind_t kind)
 {
-	vdev_io_t *v = calloc(1, sizeof (*v));
+	vdev_io_t *v = request(zio, kind);
 
-	VERIFY3P(v, !=, NULL);
 	v->zio = zio;
 	v->extent = zio->io_vd->vdev_tsd;
 	v->io.kind = kind;
@@ -304,11 +352,6 @@ start(zio_t *zio, io_kind_t kind)
 	if (kind != IO_FLUSH) {
 		v->io.off = zio->io_offset;
 		v->io.len = zio->io_size;
-		v->buf = kind == IO_READ ?
-		    abd_borrow_buf(zio->io_abd, zio->io_size) :
-		    abd_borrow_buf_copy(zio->io_abd, zio->io_size);
-		v->io.buf = v->buf;
-		align(v, zio->io_size);
 	}
 	journal_begin(&v->io);
 	int e = faulty(&v->io);

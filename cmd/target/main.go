@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cask-storage/cask/internal/procs"
 	"github.com/cask-storage/cask/internal/slack"
 	"github.com/cask-storage/cask/pkg/quorum"
 	"github.com/cask-storage/cask/pkg/target"
@@ -102,6 +103,7 @@ func main() {
 	o := parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	go procs.Fit(ctx, procs.CPU) // ends with ctx, or with the process
 	if err := run(ctx, o); err != nil {
 		log.Printf("target of volume %s ends: %v", o.volume, err)
 		os.Exit(1)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cask-storage/cask/internal/procs"
 	"github.com/cask-storage/cask/pkg/accept"
 	"github.com/cask-storage/cask/pkg/replication"
 )
@@ -31,6 +32,7 @@ type Server struct {
 	mu    sync.Mutex // held around Core.Handle
 	core  *Core
 	tasks chan func()
+	calls procs.Calls
 	logf  func(string, ...any)
 	peers peers
 
@@ -70,6 +72,9 @@ func NewServer(cfg Config) *Server {
 	return s
 }
 
+// Held is for how long the store's calls have kept a processor of Go's so far.
+func (s *Server) Held() time.Duration { return s.calls.Held() }
+
 // Ready returns nil while the replica works, else why it does not.
 func (s *Server) Ready() error { return s.core.Err() }
 
@@ -90,7 +95,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	for range workers {
 		pool.Go(func() { // ends when Serve closes tasks
 			for f := range s.tasks {
-				f()
+				s.calls.Do(f)
 			}
 		})
 	}
@@ -199,7 +204,8 @@ func (s *Server) work(id ConnID, in, out *queue) {
 			return
 		}
 		s.mu.Lock()
-		ok := s.core.Handle(id, ms, out.put)
+		ok := false
+		s.calls.Do(func() { ok = s.core.Handle(id, ms, out.put) })
 		s.mu.Unlock()
 		if !ok {
 			in.close()

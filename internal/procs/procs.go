@@ -1,0 +1,90 @@
+// Package procs gives a Go program as many processors (GOMAXPROCS) as it fills.
+//
+// Go's default is all that the machine, or the container's limit, has. A program
+// that mostly waits pays for them: each goroutine that becomes ready wakes a thread to
+// look for more work, which finds none and sleeps again. Target and replicas
+// at low load spent up to a third of their time so (measured in
+// pkg/store/dmu/DESIGN.md).
+package procs
+
+import (
+	"context"
+	"math"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	every = 500 * time.Millisecond // how often the number is looked at
+	full  = 0.6                    // of a processor: more load than that for each, and there are more
+	spare = 0.5                    // less than that for each of one fewer, and there is one fewer
+)
+
+// Fit keeps the number of processors as small as the load allows until ctx ends,
+// between 1 and the number that the program began with. used is the time of
+// processors that was used so far. A GOMAXPROCS in the environment stands.
+func Fit(ctx context.Context, used func() time.Duration) {
+	if os.Getenv("GOMAXPROCS") != "" {
+		return
+	}
+	most := runtime.GOMAXPROCS(0)
+	n := 1
+	runtime.GOMAXPROCS(n)
+	defer runtime.GOMAXPROCS(most)
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for before, at := used(), time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		now, took := used(), time.Since(at)
+		load := float64(now-before) / float64(took)
+		before, at = now, at.Add(took)
+		if want := next(n, most, load); want != n {
+			n = want
+			runtime.GOMAXPROCS(n)
+		}
+	}
+}
+
+// next is the number of processors to follow n, at most most, when load of them
+// was used.
+func next(n, most int, load float64) int {
+	switch {
+	case load > full*float64(n):
+		return min(most, int(math.Ceil(load/full)))
+	case load < spare*float64(n-1):
+		return n - 1
+	}
+	return n
+}
+
+// CPU is the processor time of this process so far.
+func CPU() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// hold is how long a call into C keeps its processor before Go's runtime gives it
+// to another goroutine: about what its monitor sleeps (package slack).
+const hold = 220 * time.Microsecond
+
+// Calls is the time for which calls into C have kept processors. The zero value
+// is ready; for any number of goroutines.
+type Calls struct{ held atomic.Int64 }
+
+// Do runs call.
+func (c *Calls) Do(call func()) {
+	began := time.Now()
+	call()
+	c.held.Add(int64(min(time.Since(began), hold)))
+}
+
+// Held is the sum so far.
+func (c *Calls) Held() time.Duration { return time.Duration(c.held.Load()) }

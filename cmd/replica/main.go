@@ -57,7 +57,7 @@ func parse() options {
 }
 
 func main() {
-	slack.Set()
+	slack.Set(slack.Cgo)
 	log.SetFlags(log.LstdFlags | log.Lmicroseconds)
 	o := parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

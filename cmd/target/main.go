@@ -98,7 +98,7 @@ func (o options) settings() target.Settings {
 }
 
 func main() {
-	slack.Set()
+	slack.Set(slack.Go)
 	log.SetFlags(log.LstdFlags | log.Lmicroseconds)
 	o := parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/cask-storage/cask/internal/slack"
 )
 
 const (
@@ -71,9 +73,9 @@ func CPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// hold is how long a call into C keeps its processor before Go's runtime gives it
-// to another goroutine: about what its monitor sleeps (package slack).
-const hold = 220 * time.Microsecond
+// hold is how long a call into C keeps its processor, at most, before Go's runtime
+// gives it to another goroutine: what its monitor sleeps.
+const hold = slack.Cgo
 
 // Calls is the time for which calls into C have kept processors. The zero value
 // is ready; for any number of goroutines.

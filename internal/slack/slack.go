@@ -11,20 +11,26 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Sleep is how much later than asked for, at most and in nanoseconds, a sleep of the process may
-// end. With a millisecond, goroutines may wait too long for a processor.
-const Sleep = 200_000
+// How late the sleeps of a program may end. In one that does not call C nobody
+// ever waits for the monitor. In one that does, a goroutine may, when calls keep all
+// processors: as long as that, or until there are more of them (package procs).
+const (
+	Go  = 2 * time.Millisecond
+	Cgo = time.Millisecond
+)
 
 // Set has the process start again, with the same arguments, environment and
-// PID, so that all its threads have Sleep: they have it from the first one. The
-// process goes on as it is where that cannot be done, and when it is done.
-func Set() {
+// PID, so that a sleep of any of its threads may end up to late later than asked for:
+// they have that from the first one. The process goes on as it is where that cannot be
+// done, and when it is done.
+func Set(late time.Duration) {
 	now, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
-	if err != nil || now == Sleep {
+	if err != nil || time.Duration(now) == late {
 		return
 	}
 	exe, err := os.Executable()
@@ -33,7 +39,7 @@ func Set() {
 	}
 	runtime.LockOSThread() // who calls exec is the first thread then
 	defer runtime.UnlockOSThread()
-	if unix.Prctl(unix.PR_SET_TIMERSLACK, Sleep, 0, 0, 0) == nil {
+	if unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(late), 0, 0, 0) == nil {
 		_ = syscall.Exec(exe, os.Args, os.Environ())
 	}
 }

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(env) == "" {
 		os.Exit(m.Run())
 	}
-	Set()
+	Set(Go)
 	now, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
 	threads, _ := filepath.Glob("/proc/self/task/*")
 	fmt.Println(os.Getpid(), len(threads), os.Args[1:])
@@ -50,8 +50,8 @@ func TestSet(t *testing.T) {
 		t.Errorf("%d threads: %q", threads, lines)
 	}
 	for _, l := range lines[1:] {
-		if l != fmt.Sprint(Sleep, " <nil>") {
-			t.Errorf("a thread's slack is %s, wanted is %d", l, Sleep)
+		if l != fmt.Sprint(Go.Nanoseconds(), " <nil>") {
+			t.Errorf("a thread's slack is %s, wanted is %v", l, Go)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
@@ -293,13 +294,13 @@ func (c *Core) flush(id uint64, reply Reply) {
 }
 
 func (c *Core) read(conn ConnID, m *replication.Message, reply Reply) bool {
-	if c.rec.Membership != replication.Member || m.Extent.Len > replication.MaxData || (m.Base == 0 && m.Extent.End() > c.store.Info().Size) {
+	if c.rec.Membership != replication.Member || m.Extent.Len == 0 || m.Extent.Len > replication.MaxData || (m.Base == 0 && m.Extent.End() > c.store.Info().Size) {
 		return c.bad(m, reply)
 	}
 	id, e, of, kept := m.ID, m.Extent, m.Base, m.Flags&replication.FlagFrozen != 0
 	c.later(func(s store.Store) {
-		buf := make([]byte, e.Len)
-		r := replication.Message{Type: replication.Data, ID: id, Extent: e}
+		own := buffer.Get(int(e.Len))
+		buf, r := own.B, replication.Message{Type: replication.Data, ID: id, Extent: e}
 		var damage block.Set
 		var err error
 		switch {
@@ -313,7 +314,7 @@ func (c *Core) read(conn ConnID, m *replication.Message, reply Reply) bool {
 		if err != nil {
 			r.Code = snapshotCode(err)
 		} else {
-			r.Bufs = [][]byte{buf}
+			r.Bufs, r.Own = [][]byte{buf}, own
 		}
 		c.mu.Lock()
 		r.Seq = c.applied

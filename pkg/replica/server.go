@@ -167,7 +167,7 @@ func (s *Server) serve(ctx context.Context, c *conn) {
 }
 
 func (s *Server) read(c *conn, in, out *queue) error {
-	r := bufio.NewReaderSize(c.nc, 256<<10)
+	r := bufio.NewReaderSize(c.nc, 64<<10)
 	head := make([]byte, len(replication.Preamble))
 	if err := c.nc.SetReadDeadline(time.Now().Add(idle)); err != nil {
 		return err
@@ -224,6 +224,9 @@ func write(c net.Conn, out *queue) {
 		var err error
 		if err = c.SetWriteDeadline(time.Now().Add(3 * idle)); err == nil {
 			head, err = replication.WriteMessages(c, ms, head)
+		}
+		for i := range ms {
+			ms[i].Own.Free()
 		}
 		if err != nil {
 			out.close()

@@ -9,6 +9,7 @@ import (
 	"net"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/history"
 )
 
@@ -83,17 +84,25 @@ func appendMeta(b []byte, m *Message) ([]byte, error) {
 
 // Decode reads one frame that fills b. The message's data aliases b.
 func Decode(b []byte) (Message, error) {
+	if len(b) < headerSize {
+		return Message{}, fmt.Errorf("length %d: %w", len(b), ErrFrame)
+	}
+	return decode(b[:headerSize], b[headerSize:])
+}
+
+// decode reads a frame of head b and the rest of it.
+func decode(b, rest []byte) (Message, error) {
 	var m Message
 	le := binary.LittleEndian
-	if len(b) < headerSize || len(b) > MaxFrame || le.Uint32(b) != uint32(len(b)) {
-		return m, fmt.Errorf("length %d: %w", len(b), ErrFrame)
+	if n := headerSize + len(rest); n > MaxFrame || le.Uint32(b) != uint32(n) {
+		return m, fmt.Errorf("length %d: %w", n, ErrFrame)
 	}
 	meta := le.Uint32(b[56:])
 	m.Type, m.Flags, m.Kind, m.Code = Type(b[4]), b[5], b[6], Code(b[7])
-	if m.Type == 0 || m.Type >= typeCount || uint64(meta) > uint64(len(b)-headerSize) || (meta > 0) != m.Type.hasMeta() {
+	if m.Type == 0 || m.Type >= typeCount || uint64(meta) > uint64(len(rest)) || (meta > 0) != m.Type.hasMeta() {
 		return m, fmt.Errorf("%v with a meta part of %d bytes: %w", m.Type, meta, ErrFrame)
 	}
-	if got := checksum(b); got != le.Uint32(b[60:]) {
+	if got := crc32.Update(checksum(b), castagnoli, rest); got != le.Uint32(b[60:]) {
 		return m, fmt.Errorf("%v fails its checksum: %w", m.Type, ErrFrame)
 	}
 	m.Epoch, m.ID = history.Epoch(le.Uint64(b[8:])), le.Uint64(b[16:])
@@ -102,7 +111,7 @@ func Decode(b []byte) (Message, error) {
 	if m.Extent.Off+m.Extent.Len < m.Extent.Off {
 		return m, fmt.Errorf("%v of an extent that wraps around: %w", m.Type, ErrFrame)
 	}
-	data := b[headerSize+int(meta):]
+	data := rest[meta:]
 	if len(data) > MaxData {
 		return m, fmt.Errorf("%v with %d bytes of data: %w", m.Type, len(data), ErrFrame)
 	}
@@ -110,7 +119,7 @@ func Decode(b []byte) (Message, error) {
 		m.Bufs = [][]byte{data}
 	}
 	if meta > 0 {
-		if err := decodeMeta(b[headerSize:headerSize+int(meta)], &m); err != nil {
+		if err := decodeMeta(rest[:meta], &m); err != nil {
 			return m, err
 		}
 	}
@@ -182,22 +191,34 @@ func decodeMeta(b []byte, m *Message) error {
 	return nil
 }
 
-// ReadMessage reads one frame into memory of its own.
+// ReadMessage reads one frame into memory of its own, that of Data to be freed.
 func ReadMessage(r io.Reader) (Message, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
+	var head [headerSize]byte
+	if _, err := io.ReadFull(r, head[:4]); err != nil {
 		return Message{}, err
 	}
 	n := binary.LittleEndian.Uint32(head[:])
 	if n < headerSize || n > MaxFrame {
 		return Message{}, fmt.Errorf("length %d: %w", n, ErrFrame)
 	}
-	b := make([]byte, n)
-	copy(b, head[:])
-	if _, err := io.ReadFull(r, b[4:]); err != nil {
+	if _, err := io.ReadFull(r, head[4:]); err != nil {
 		return Message{}, err
 	}
-	return Decode(b)
+	n -= headerSize
+	var own *buffer.Buffer
+	var rest []byte
+	if Type(head[4]) == Data && n > 0 {
+		own = buffer.Get(int(n))
+		rest = own.B
+	} else {
+		rest = make([]byte, n)
+	}
+	if _, err := io.ReadFull(r, rest); err != nil {
+		return Message{}, err
+	}
+	m, err := decode(head[:], rest)
+	m.Own = own
+	return m, err
 }
 
 // WriteMessages sends ms in order with as few system calls as the connection

@@ -40,6 +40,7 @@ import (
 	"fmt"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
 )
@@ -212,6 +213,8 @@ type Message struct {
 	Base   history.Seq
 	Extent block.Extent
 	Bufs   [][]byte // data; a decoded message has at most one
+	// Own is the memory of Bufs, for its last user to free; nil: Go's.
+	Own *buffer.Buffer
 
 	Volume, Replica, Text string
 	History               history.History

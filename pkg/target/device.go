@@ -101,6 +101,7 @@ func (t *Target) complete(a volume.Action) {
 	r := a.Req.Owner.(*block.Request)
 	if a.Err == nil && r.Op == block.OpRead {
 		scatter(r.Bufs, a.Req.Bufs)
+		a.Req.Own.Free()
 	}
 	if a.Err != nil {
 		t.stats.errs.Add(1)

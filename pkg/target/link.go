@@ -90,7 +90,7 @@ func (l *link) serve(ctx context.Context, c net.Conn) {
 		c.Close()
 	})
 	l.t.post(func() { l.t.core.Connected(l.t.now(), l.id, conn) })
-	r := bufio.NewReaderSize(c, 256<<10)
+	r := bufio.NewReaderSize(c, 64<<10)
 	for {
 		m, err := replication.ReadMessage(r)
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/quorum"
@@ -144,8 +145,9 @@ type Request struct {
 	Op     block.Op // of package block, or OpSnapshot and those after it
 	Extent block.Extent
 	FUA    bool
-	Bufs   [][]byte // OpWrite: the content; OpRead: set on completion
-	Owner  any      // the driver's own
+	Bufs   [][]byte       // OpWrite: the content; OpRead: set on completion
+	Own    *buffer.Buffer // OpRead: the memory of Bufs, which the driver may free; may be nil
+	Owner  any            // the driver's own
 	// Session is what Core.Session said when the session that asks began.
 	Session history.Epoch
 

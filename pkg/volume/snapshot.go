@@ -42,7 +42,7 @@ func (r *Request) take(m replication.Message) bool {
 		r.Snapshots = list
 		return err == nil
 	case r.Op == block.OpRead && m.Type == replication.Data:
-		r.Bufs = m.Bufs
+		r.Bufs, r.Own = m.Bufs, m.Own
 		return uint64(m.DataLen()) == r.Extent.Len
 	}
 	return false

@@ -353,3 +353,14 @@ func TestFailedStartLeavesTheRecord(t *testing.T) {
 		t.Fatalf("with room again it says %v", &st)
 	}
 }
+
+// TestEmptyRead: a read of nothing, or of more than a frame holds, is refused.
+func TestEmptyRead(t *testing.T) {
+	r := member(t, &disk{}, 1)
+	for _, n := range []uint64{0, replication.MaxData + 512} {
+		m := r.must(1, replication.Refused, replication.Message{Type: replication.Read, Epoch: 1, ID: 9, Extent: block.Extent{Len: n}})
+		if m.Code != replication.ErrRequest {
+			t.Errorf("a read of %d bytes: %v", n, &m)
+		}
+	}
+}

@@ -106,6 +106,24 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestOwnMemory: the data of an answer to a read can be freed, that of operations
+// belongs to Go, for a tail and a backlog keep it.
+func TestOwnMemory(t *testing.T) {
+	content := bytes.Repeat([]byte{7}, 5000)
+	for typ, own := range map[Type]bool{Data: true, Apply: false, Copy: false, TailOp: false} {
+		m, err := ReadMessage(bytes.NewReader(encode(t, Message{Type: typ, Bufs: [][]byte{content}})))
+		if err != nil || len(m.Bufs) != 1 || !bytes.Equal(m.Bufs[0], content) {
+			t.Fatalf("%v: %v, %v", typ, &m, err)
+		}
+		if got := m.Own != nil; got != own || got && &m.Own.B[0] != &m.Bufs[0][0] {
+			t.Errorf("%v: own memory %v, want %v, that of the data", typ, got, own)
+		}
+	}
+	if m, err := ReadMessage(bytes.NewReader(encode(t, Message{Type: Data, Code: ErrIO}))); err != nil || m.Own != nil {
+		t.Errorf("an answer without data: %v, memory %v", err, m.Own)
+	}
+}
+
 func TestEveryFlippedBitIsSeen(t *testing.T) {
 	for _, m := range samples() {
 		good := encode(t, m)

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/cask-storage/cask/pkg/block"
@@ -78,11 +79,7 @@ func (d device) Submit(r *block.Request) {
 	}
 	q := &volume.Request{Op: r.Op, Extent: r.Extent, FUA: r.FUA, Owner: r, Session: d.session}
 	if r.Op == block.OpWrite {
-		buf := make([]byte, 0, r.Extent.Len)
-		for _, b := range r.Bufs {
-			buf = append(buf, b...)
-		}
-		q.Bufs = [][]byte{buf}
+		q.Bufs = [][]byte{slices.Concat(r.Bufs...)}
 	}
 	select {
 	case d.t.slots <- struct{}{}:

@@ -432,7 +432,9 @@ cask_flush(cask_vol *v)
 	if (spa_suspended(v->spa))
 		return (CASK_SUSPENDED);
 	rewind_log(v);
+	log_keep(v->zil);
 	zil_commit(v->zil, DATA_OBJ);
+	log_release();
 	return (file_flush(v->path));
 }
 

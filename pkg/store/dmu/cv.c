@@ -2,18 +2,21 @@
 
 /*
  * ZFS's condition variables, instead of libzpool's: a thread that is to sleep
- * first hands over the I/O it has gathered, which it may be about to wait for;
- * and it does not sleep for less time than a sleep takes.
+ * first hands over the I/O it has gathered, and does the write of the log that it
+ * kept, which it may be about to wait for; and it does not sleep for less time than
+ * a sleep takes.
  */
 #include "zfs.h"
 #include "io.h"
 
-#define	SHORTEST_NS	(60 * 1000)	/* a timer's slack, and the way back */
+#define	SHORTEST_NS	(500 * 1000)	/* half of a timer's slack (internal/slack) */
 
 void
 cv_wait(kcondvar_t *cv, kmutex_t *mp)
 {
 	io_hand_over();
+	if (log_run(mp))
+		return;
 	mp->m_owner = 0;
 	VERIFY0(pthread_cond_wait(cv, &mp->m_lock));
 	mp->m_owner = pthread_self();
@@ -63,5 +66,7 @@ cv_timedwait_hires(kcondvar_t *cv, kmutex_t *mp, hrtime_t tim, hrtime_t res,
 	hrtime_t delta = flag & CALLOUT_FLAG_ABSOLUTE ? tim - gethrtime() : tim;
 
 	(void) res;
+	if (log_run(mp))
+		return (1);
 	return (delta < SHORTEST_NS ? -1 : wait_for(cv, mp, delta));
 }

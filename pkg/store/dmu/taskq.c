@@ -9,7 +9,8 @@
  * - a thread is woken only when no other is on its way, and wakes the next one
  *   itself if it finds more than it takes;
  * - what a completed I/O has to have done after it (the queues of interrupts) is
- *   run by the thread that found it complete; see reaper_run.
+ *   run by the thread that found it complete; see reaper_run;
+ * - the last write of a flush is run by the thread that waits for it; see log_keep.
  *
  * A queue of one thread runs its tasks in order. As in libzpool, there is no
  * delayed dispatch and no cancelling.
@@ -49,6 +50,13 @@ static __thread queue_t *current;
 
 /* Tasks that the reaper on this thread will run; NULL on other threads. */
 static __thread taskq_ent_t *reaped;
+
+/* The log that this thread flushes, and its last write, not dispatched yet. */
+static __thread struct {
+	zilog_t *zilog;
+	queue_t *q;
+	taskq_ent_t *t;		/* or NULL */
+} log_kept;
 
 static queue_t *
 queue_of(taskq_t *tq)
@@ -274,6 +282,20 @@ insert_locked(queue_t *q, taskq_ent_t *t, uint_t flags)
 	return (wake_locked(q));
 }
 
+/* Have a thread of its queue run what is kept. */
+static void
+log_hand_over(void)
+{
+	queue_t *q = log_kept.q;
+	taskq_ent_t *t = log_kept.t;
+
+	if (t == NULL)
+		return;
+	log_kept.t = NULL;
+	(void) pthread_mutex_lock(&q->lock);
+	unlock_and_wake(q, insert_locked(q, t, 0));
+}
+
 taskqid_t
 taskq_dispatch(taskq_t *tq, task_func_t func, void *arg, uint_t flags)
 {
@@ -313,8 +335,46 @@ taskq_dispatch_ent(taskq_t *tq, task_func_t func, void *arg, uint_t flags,
 		ring_insert(reaped->tqent_prev, t);
 		return;
 	}
+	if (log_kept.zilog != NULL && q->log) {
+		log_hand_over();
+		log_kept.q = q;
+		log_kept.t = t;
+		return;
+	}
 	(void) pthread_mutex_lock(&q->lock);
 	unlock_and_wake(q, insert_locked(q, t, flags));
+}
+
+void
+log_keep(zilog_t *zilog)
+{
+	log_kept.zilog = zilog;
+}
+
+void
+log_release(void)
+{
+	log_hand_over();
+	log_kept.zilog = NULL;
+}
+
+int
+log_run(kmutex_t *held)
+{
+	taskq_ent_t *t = log_kept.t;
+
+	if (t == NULL)
+		return (0);
+	/* what follows the write takes locks of the log: so not below them */
+	if (MUTEX_HELD(&log_kept.zilog->zl_issuer_lock)) {
+		log_hand_over();
+		return (0);
+	}
+	log_kept.t = NULL;
+	mutex_exit(held);
+	run(log_kept.q, t);
+	mutex_enter(held);
+	return (1);
 }
 
 void

@@ -202,6 +202,16 @@ void reaper_run(void);
 void reaper_end(void);
 int on_log_thread(void);
 
+/*
+ * taskq.c: between the two, this thread flushes the log. It runs its last
+ * write itself, when it begins to wait for it: nobody has to be woken for it, nor by
+ * it. log_run does so, with held let go meanwhile; true: look again whether there is
+ * anything to wait for.
+ */
+void log_keep(zilog_t *zilog);
+void log_release(void);
+int log_run(kmutex_t *held);
+
 /* vdev.c: the first failure on an extent since it was opened */
 int file_flush_error(const char *path);
 int file_flush(const char *path);

@@ -85,7 +85,7 @@ func run(ctx context.Context, o options) error {
 	extent := o.backing(ctx, engine)
 	s := replica.NewServer(replica.Config{Identity: o.Identity, Backing: extent, Grow: extent.Grow, Turns: ioc.Turns{Dir: o.dir},
 		Scrub: replica.ScrubConfig{Every: o.scrub}, Logf: log.Printf})
-	go procs.Fit(ctx, s.Held) // ends with ctx, or with the process
+	go procs.Fit(ctx, s.Held, procs.CPU) // ends with ctx, or with the process
 	if o.health == "" {
 		return s.Serve(ctx, l)
 	}

@@ -26,9 +26,10 @@ const (
 )
 
 // Fit keeps the number of processors as small as the load allows until ctx ends,
-// between 1 and the number that the program began with. used is the time of
-// processors that was used so far. A GOMAXPROCS in the environment stands.
-func Fit(ctx context.Context, used func() time.Duration) {
+// between 1 and the number that the program began with. Each of used is the time of
+// processors that was used so far, by what it counts; the largest load counts.
+// A GOMAXPROCS in the environment stands.
+func Fit(ctx context.Context, used ...func() time.Duration) {
 	if os.Getenv("GOMAXPROCS") != "" {
 		return
 	}
@@ -38,15 +39,23 @@ func Fit(ctx context.Context, used func() time.Duration) {
 	defer runtime.GOMAXPROCS(most)
 	t := time.NewTicker(every)
 	defer t.Stop()
-	for before, at := used(), time.Now(); ; {
+	before, at := make([]time.Duration, len(used)), time.Now()
+	for i, f := range used {
+		before[i] = f()
+	}
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		now, took := used(), time.Since(at)
-		load := float64(now-before) / float64(took)
-		before, at = now, at.Add(took)
+		took, load := time.Since(at), 0.0
+		at = at.Add(took)
+		for i, f := range used {
+			now := f()
+			load = max(load, float64(now-before[i])/float64(took))
+			before[i] = now
+		}
 		if want := next(n, most, load); want != n {
 			n = want
 			runtime.GOMAXPROCS(n)
@@ -73,8 +82,9 @@ func CPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// hold is how long a call into C keeps its processor, at most, before Go's runtime
-// gives it to another goroutine: what its monitor sleeps.
+// hold is how long a call into C keeps its processor before Go's runtime gives
+// it to another goroutine: what its monitor sleeps. When it had nothing to do for a
+// while, that is up to 10 ms more.
 const hold = slack.Cgo
 
 // Calls is the time for which calls into C have kept processors. The zero value

@@ -50,7 +50,7 @@ func TestFit(t *testing.T) {
 			used.Add(load.Load() * int64(now.Sub(last)))
 			last = now
 			return time.Duration(used.Load())
-		})
+		}, func() time.Duration { return 0 })
 	})
 	wait := func(want int) {
 		t.Helper()

@@ -66,7 +66,7 @@ cv_timedwait_hires(kcondvar_t *cv, kmutex_t *mp, hrtime_t tim, hrtime_t res,
 	hrtime_t delta = flag & CALLOUT_FLAG_ABSOLUTE ? tim - gethrtime() : tim;
 
 	(void) res;
-	if (log_run(mp))
-		return (1);
+	/* the ZIL waits for a block that it has not issued: what is kept comes before it */
+	log_hand_over();
 	return (delta < SHORTEST_NS ? -1 : wait_for(cv, mp, delta));
 }

@@ -282,8 +282,7 @@ insert_locked(queue_t *q, taskq_ent_t *t, uint_t flags)
 	return (wake_locked(q));
 }
 
-/* Have a thread of its queue run what is kept. */
-static void
+void
 log_hand_over(void)
 {
 	queue_t *q = log_kept.q;
@@ -362,18 +361,21 @@ int
 log_run(kmutex_t *held)
 {
 	taskq_ent_t *t = log_kept.t;
+	zilog_t *zilog = log_kept.zilog;
 
 	if (t == NULL)
 		return (0);
 	/* what follows the write takes locks of the log: so not below them */
-	if (MUTEX_HELD(&log_kept.zilog->zl_issuer_lock)) {
+	if (MUTEX_HELD(&zilog->zl_issuer_lock)) {
 		log_hand_over();
 		return (0);
 	}
 	log_kept.t = NULL;
+	log_kept.zilog = NULL;	/* writes of other flushes that follow are not kept */
 	mutex_exit(held);
 	run(log_kept.q, t);
 	mutex_enter(held);
+	log_kept.zilog = zilog;
 	return (1);
 }
 

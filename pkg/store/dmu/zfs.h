@@ -211,6 +211,8 @@ int on_log_thread(void);
 void log_keep(zilog_t *zilog);
 void log_release(void);
 int log_run(kmutex_t *held);
+/* Have a thread of its queue run what is kept. */
+void log_hand_over(void);
 
 /* vdev.c: the first failure on an extent since it was opened */
 int file_flush_error(const char *path);

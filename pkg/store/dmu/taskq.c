@@ -282,6 +282,13 @@ insert_locked(queue_t *q, taskq_ent_t *t, uint_t flags)
 	return (wake_locked(q));
 }
 
+static void
+enqueue(queue_t *q, taskq_ent_t *t, uint_t flags)
+{
+	(void) pthread_mutex_lock(&q->lock);
+	unlock_and_wake(q, insert_locked(q, t, flags));
+}
+
 void
 log_hand_over(void)
 {
@@ -291,8 +298,7 @@ log_hand_over(void)
 	if (t == NULL)
 		return;
 	log_kept.t = NULL;
-	(void) pthread_mutex_lock(&q->lock);
-	unlock_and_wake(q, insert_locked(q, t, 0));
+	enqueue(q, t, 0);
 }
 
 taskqid_t
@@ -340,8 +346,7 @@ taskq_dispatch_ent(taskq_t *tq, task_func_t func, void *arg, uint_t flags,
 		log_kept.t = t;
 		return;
 	}
-	(void) pthread_mutex_lock(&q->lock);
-	unlock_and_wake(q, insert_locked(q, t, flags));
+	enqueue(q, t, flags);
 }
 
 void

@@ -3,9 +3,9 @@ package host_test
 import (
 	"fmt"
 	"sync"
-	"syscall"
 	"testing"
 
+	"github.com/cask-storage/cask/internal/procs"
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/block/blocktest"
 	"github.com/cask-storage/cask/pkg/nvme/target"
@@ -45,7 +45,7 @@ func benchmark(b *testing.B, op block.Op, size, depth int) {
 		}
 		reqs <- q
 	}
-	cpu := cpuTime()
+	cpu := procs.CPU()
 	b.ResetTimer()
 	for range b.N {
 		q := <-reqs
@@ -54,15 +54,7 @@ func benchmark(b *testing.B, op block.Op, size, depth int) {
 	}
 	wg.Wait()
 	b.StopTimer()
-	b.ReportMetric(float64(cpuTime()-cpu)/float64(b.N), "cpu-ns/op")
-}
-
-func cpuTime() int64 {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return u.Utime.Nano() + u.Stime.Nano()
+	b.ReportMetric(float64(procs.CPU()-cpu)/float64(b.N), "cpu-ns/op")
 }
 
 // quiet drops the log.

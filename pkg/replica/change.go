@@ -30,13 +30,14 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 		}
 		ops = append(ops, op)
 	}
+	steps := ops
 	if mutant.On(mutant.MarkApart) {
-		ops = markFirst(ops)
+		steps = markFirst(ops)
 	}
-	err := c.roomFor(ops)
+	err := c.roomFor(steps)
 	var unhealed map[int]bool
 	if err == nil {
-		unhealed, err = c.applyAll(ops)
+		unhealed, err = c.applyAll(steps)
 	}
 	if err == nil {
 		err = c.overwritten(ms, unhealed)
@@ -46,9 +47,11 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 		reply(c.state())
 		return false
 	}
-	for _, op := range ops {
+	for i, op := range ops {
 		if op.Seq != 0 {
-			c.tail.push(op)
+			c.tail.push(op, ms[i].Own)
+		} else {
+			ms[i].Own.Free()
 		}
 	}
 	c.acknowledge(ms, unhealed, reply)

@@ -1,6 +1,9 @@
 package replica
 
 import (
+	"slices"
+
+	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
 )
@@ -9,16 +12,22 @@ import (
 // volume.Backlog…, which are smaller: so between replicas that count, the one
 // that has most always still holds what the others miss.
 const (
-	TailBytes = 32 << 20
+	TailBytes = 24 << 20
 	TailOps   = 8192
 )
 
 // tail holds the last operations applied, oldest first, without gaps.
 type tail struct {
-	ops      []store.Op
+	ops      []tailOp
 	bytes    int
 	maxBytes int
 	maxOps   int
+}
+
+// tailOp is an operation and the memory of its data, nil: Go's.
+type tailOp struct {
+	store.Op
+	own *buffer.Buffer
 }
 
 func newTail(cfg Config) tail {
@@ -32,25 +41,39 @@ func newTail(cfg Config) tail {
 	return t
 }
 
-func (t *tail) push(op store.Op) {
-	t.ops = append(t.ops, op)
+// push takes over own, the memory of op's data.
+func (t *tail) push(op store.Op, own *buffer.Buffer) {
+	t.ops = append(t.ops, tailOp{op, own})
 	t.bytes += len(op.Data)
 	n := 0
 	for t.bytes > t.maxBytes || len(t.ops)-n > t.maxOps {
-		t.bytes -= len(t.ops[n].Data)
-		t.ops[n].Data = nil
+		t.drop(&t.ops[n])
 		n++
 	}
 	t.ops = t.ops[n:]
 }
 
-func (t *tail) clear() { t.ops, t.bytes = nil, 0 }
+func (t *tail) drop(o *tailOp) {
+	t.bytes -= len(o.Data)
+	o.own.Free()
+	o.Data, o.own = nil, nil
+}
 
+func (t *tail) clear() {
+	for i := range t.ops {
+		t.drop(&t.ops[i])
+	}
+	t.ops = nil
+}
+
+// get returns an operation with data of its own: what is held is used again.
 func (t *tail) get(seq history.Seq) (store.Op, bool) {
 	if len(t.ops) == 0 || seq < t.ops[0].Seq || seq > t.ops[len(t.ops)-1].Seq {
 		return store.Op{}, false
 	}
-	return t.ops[seq-t.ops[0].Seq], true
+	op := t.ops[seq-t.ops[0].Seq].Op
+	op.Data = slices.Clone(op.Data)
+	return op, true
 }
 
 // first is the lowest operation held, next when there is none.

@@ -191,7 +191,20 @@ func decodeMeta(b []byte, m *Message) error {
 	return nil
 }
 
-// ReadMessage reads one frame into memory of its own, that of Data to be freed.
+// pooled says whether n bytes of a message's data are to be in memory that is used
+// again. What a tail holds of it is to be as large as it says.
+func pooled(t Type, n uint32) bool {
+	switch t {
+	case Data:
+		return n > 0
+	case Apply, Copy:
+		return n >= 4<<10 && n&(n-1) == 0
+	}
+	return false
+}
+
+// ReadMessage reads one frame into memory of its own, which is to be freed where
+// the message says so.
 func ReadMessage(r io.Reader) (Message, error) {
 	var head [headerSize]byte
 	if _, err := io.ReadFull(r, head[:4]); err != nil {
@@ -207,7 +220,7 @@ func ReadMessage(r io.Reader) (Message, error) {
 	n -= headerSize
 	var own *buffer.Buffer
 	var rest []byte
-	if Type(head[4]) == Data && n > 0 {
+	if pooled(Type(head[4]), n) {
 		own = buffer.Get(int(n))
 		rest = own.B
 	} else {

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"bytes"
 	"slices"
 	"sync/atomic"
 
@@ -79,7 +80,7 @@ func (d device) Submit(r *block.Request) {
 	}
 	q := &volume.Request{Op: r.Op, Extent: r.Extent, FUA: r.FUA, Owner: r, Session: d.session}
 	if r.Op == block.OpWrite {
-		q.Bufs = [][]byte{slices.Concat(r.Bufs...)}
+		q.Bufs = [][]byte{joined(r.Bufs)}
 	}
 	select {
 	case d.t.slots <- struct{}{}:
@@ -91,6 +92,14 @@ func (d device) Submit(r *block.Request) {
 		<-d.t.slots
 		r.Done(r, block.ErrClosed)
 	}
+}
+
+// joined is a copy of bufs in one piece, in memory that is not zeroed first.
+func joined(bufs [][]byte) []byte {
+	if len(bufs) == 1 {
+		return bytes.Clone(bufs[0])
+	}
+	return slices.Concat(bufs...)
 }
 
 // complete answers a frontend.

@@ -29,7 +29,8 @@ extern int zfs_embedded_slog_min_ms;
  * free goes back to the kernel soon, but not sooner than the next TXG wants it:
  * half the resident memory of jemalloc's defaults for the same load, and as fast.
  */
-const char *malloc_conf = "narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0";
+const char *malloc_conf = "narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0,"
+    "slab_sizes:1024-8192:32";
 
 #define	ARC_FLOOR	(32ULL << 20)
 

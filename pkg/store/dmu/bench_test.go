@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cask-storage/cask/internal/procs"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
 	"github.com/cask-storage/cask/pkg/store/dmu"
@@ -43,6 +44,7 @@ func benchApply(b *testing.B, size, batch int, flush bool) {
 	s := filled(b)
 	data, rng := random(size), rand.New(rand.NewSource(1))
 	seq := s.Info().Mark
+	cpu := procs.CPU()
 	for done := 0; done < b.N; done += batch {
 		ops := make([]store.Op, batch)
 		for i := range ops {
@@ -58,6 +60,7 @@ func benchApply(b *testing.B, size, batch int, flush bool) {
 			}
 		}
 	}
+	b.ReportMetric(float64(procs.CPU()-cpu)/float64(b.N), "cpu-ns/op")
 }
 
 func BenchmarkApply4k(b *testing.B)           { benchApply(b, 4<<10, 1, false) }

@@ -38,7 +38,7 @@ import (
 // Bounds on what runs at once, and on answers.
 const (
 	maxReaders = 16
-	maxFlushes = 8 // at once; the kernel merges what they ask of the disk
+	maxFlushes = 1 // at once: who comes meanwhile is in the next one, with all others
 	maxExtents = 64 << 10
 )
 

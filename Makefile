@@ -98,6 +98,11 @@ vm-zfs: ## Debian's kernel with zfs-dkms imports what replicas wrote, in a VM: f
 	@hack/setup.sh --vm
 	go test -tags conformance -run TestKernel -count 1 -timeout 40m -v ./test/conformance/zfs
 
+.PHONY: vm-zvol
+vm-zvol: ## replicas on the zvols of Debian's kernel, killed and without power, in a VM (CASK_ZVOL_ROUNDS=100): as vm-zfs at first, then ten minutes
+	@hack/setup.sh --vm
+	go test -tags conformance -run TestKernel -count 1 -timeout 60m -v ./test/conformance/zvol
+
 .PHONY: bench-nvme
 bench-nvme: ## the NVMe/TCP target beside tgtd, on memory: two minutes
 	@hack/setup.sh --vm

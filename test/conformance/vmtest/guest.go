@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -31,11 +32,24 @@ type Guest struct {
 	ZFS bool
 	// Disks are files that the guest has as /dev/vda, /dev/vdb, …
 	Disks []string
+	// Files are copied to the guest's /tmp/job.
+	Files []string
 	// Least is how many checks must pass.
 	Least int
 
 	ok   int
 	done bool
+	pid  int // of the VM, and of its process group
+}
+
+// PowerOff ends the VM at once, and with that Run: the guest's memory is lost. It is
+// for Ask to call.
+func (g *Guest) PowerOff() {
+	g.T.Log("power is lost")
+	if err := syscall.Kill(-g.pid, syscall.SIGKILL); err != nil {
+		g.T.Errorf("end the VM: %v", err)
+	}
+	g.done = true
 }
 
 // Run boots the VM, and judges by what its job says. It returns a capture of
@@ -47,6 +61,11 @@ func (g *Guest) Run() (capture string) {
 	capture = filepath.Join(dir, "kernel.pcap")
 	if err := os.WriteFile(filepath.Join(dir, "job"), []byte(words+g.Job), 0o700); err != nil {
 		t.Fatal(err)
+	}
+	for _, file := range g.Files {
+		if err := os.Link(file, filepath.Join(dir, filepath.Base(file))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	cmd := exec.Command("../../../hack/vm/run", dir)
 	cmd.Env = append(os.Environ(), "VM_NETDEV=-object filter-dump,id=dump,netdev=net,file="+capture, "VM_PACKAGES="+g.Packages,
@@ -62,6 +81,7 @@ func (g *Guest) Run() (capture string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	g.pid = cmd.Process.Pid // run becomes timeout, which leads a group
 	defer func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()

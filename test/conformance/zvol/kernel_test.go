@@ -1,0 +1,62 @@
+//go:build conformance && linux
+
+package zvol
+
+import (
+	_ "embed"
+	"fmt"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/cask-storage/cask/test/conformance/vmtest"
+)
+
+//go:embed job.sh
+var job string
+
+// outages is how often the machine loses power.
+const outages = 3
+
+// TestKernel: on kernel ZFS a store does what every store does, and after the end of
+// its process, or of the machine, it is at a place that it was at.
+func TestKernel(t *testing.T) {
+	dir := t.TempDir()
+	program, disk := filepath.Join(dir, "zvol.test"), filepath.Join(dir, "disk")
+	build := exec.Command("go", "test", "-c", "-o", program, "github.com/cask-storage/cask/pkg/store/zvol")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(disk, 4<<30); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("VM_TIMEOUT", "2400")
+	rounds := os.Getenv("CASK_ZVOL_ROUNDS")
+	if rounds == "" {
+		rounds = "100"
+	}
+	flushed := uint64(0)
+	for stage := range outages + 1 {
+		vars := fmt.Sprintf("STAGE=%d LAST=%d SEED=%d FLUSHED=%d ROUNDS=%s\n", stage, outages, 100+stage-1, flushed, rounds)
+		g := vmtest.Guest{T: t, Job: vars + job, ZFS: true, Disks: []string{disk}, Files: []string{program}, Least: 4}
+		left := 5 + rand.Intn(40) // flushes until power is lost
+		g.Ask = func(what string) {
+			if _, err := fmt.Sscanf(what, "FLUSHED %d", &flushed); err != nil {
+				return
+			}
+			if left--; left == 0 {
+				g.PowerOff()
+			}
+		}
+		g.Run()
+		if t.Failed() {
+			return
+		}
+	}
+}

@@ -4,7 +4,7 @@
 # shellcheck shell=bash disable=SC2154
 step modules
 for m in virtio_blk virtio_pci zfs; do modprobe $m || echo "FAIL modprobe $m"; done
-for _ in $(seq 50); do [ -b /dev/vda ] && break; sleep 0.2; done
+for _ in $(seq 50); do [ -b /dev/vda1 ] && break; sleep 0.2; done
 
 export CASK_ZVOL_PARENT=node/volumes CASK_ZVOL_ROUNDS=$ROUNDS
 cd /tmp || exit
@@ -30,7 +30,7 @@ killed() {
 }
 
 if [ "$STAGE" = 0 ]; then
-  check "a pool" zpool create -O mountpoint=none -o cachefile=none node /dev/vda
+  check "a pool" zpool create -f -o cachefile=none -O mountpoint=none node /dev/vda1
   check "a dataset for volumes" zfs create -o canmount=off node/volumes
   step "the suite, on kernel ZFS"
   tests -test.v -test.run 'TestKernel(Conformance|Classes)$' | tee suite | grep -E '^ *(---|[a-z_]+\.go)'
@@ -38,7 +38,7 @@ if [ "$STAGE" = 0 ]; then
   step "processes that are killed"
   for n in 1 2 3; do killed "$n" "$n.$n"; done
 else
-  check "import after the loss of power" zpool import -f -o cachefile=none node
+  check "import after the loss of power" zpool import -d /dev/vda1 -f -o cachefile=none node
   verify "power lost: what is there is a prefix" "$SEED" "$FLUSHED"
   check "scrub" zpool scrub -w node
   same "errors found" "$(zpool status -x node | grep -c 'is healthy')" 1

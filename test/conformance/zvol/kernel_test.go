@@ -4,6 +4,7 @@ package zvol
 
 import (
 	_ "embed"
+	"encoding/binary"
 	"fmt"
 	"math/rand"
 	"os"
@@ -30,12 +31,7 @@ func TestKernel(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if err := os.WriteFile(disk, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(disk, 4<<30); err != nil {
-		t.Fatal(err)
-	}
+	partition(t, disk)
 	t.Setenv("VM_TIMEOUT", "2400")
 	rounds := os.Getenv("CASK_ZVOL_ROUNDS")
 	if rounds == "" {
@@ -58,5 +54,26 @@ func TestKernel(t *testing.T) {
 		if t.Failed() {
 			return
 		}
+	}
+}
+
+// diskSize is that of the pool's disk, in sectors. The file is sparse.
+const diskSize = 4 << 30 / 512
+
+// partition makes a disk with one partition: ZFS would make some on a disk without,
+// and wait for a udev to name them.
+func partition(t *testing.T, path string) {
+	t.Helper()
+	const first = 2048
+	b := make([]byte, 512)
+	b[446+4] = 0xbf
+	binary.LittleEndian.PutUint32(b[446+8:], first)
+	binary.LittleEndian.PutUint32(b[446+12:], diskSize-first)
+	b[510], b[511] = 0x55, 0xaa
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, diskSize*512); err != nil {
+		t.Fatal(err)
 	}
 }

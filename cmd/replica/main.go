@@ -28,6 +28,7 @@ type options struct {
 	replica.Identity
 	listen, health string
 	socket, dir    string
+	parent         string
 	memory         uint64
 	compression    string
 	blockSize      uint
@@ -43,14 +44,15 @@ func parse() options {
 	flag.StringVar(&o.health, "health", "", "address of /healthz, /readyz; none when empty")
 	flag.StringVar(&o.socket, "ioc", "", "socket of the IO container; when empty the pool directory is used directly")
 	flag.StringVar(&o.dir, "pool-dir", "", "pool directory, as seen by this process")
+	flag.StringVar(&o.parent, "zvol", "", "pool/dataset of the node's ZFS below which the volume is kept, instead of in an extent")
 	flag.Uint64Var(&o.memory, "memory", dmu.DefaultMemory, "bytes this process may take")
 	flag.StringVar(&o.compression, "compression", "lz4", "lz4, zstd or off, of a volume made now")
 	flag.UintVar(&o.blockSize, "block-size", dmu.DefaultBlockSize, "record size in bytes, a power of two, of a volume made now")
 	flag.TextVar(&o.io, "io-engine", dmu.IOAuto, "auto (io_uring where the kernel and seccomp allow it), io_uring or threads")
 	flag.DurationVar(&o.scrub, "scrub-every", 30*24*time.Hour, "how long after a scrub the next one begins; 0: none, and one under way is paused")
 	flag.Parse()
-	if o.Volume == "" || o.Replica == "" || o.dir == "" {
-		fmt.Fprintln(os.Stderr, "cask-replica: give --volume, --replica and --pool-dir")
+	if o.Volume == "" || o.Replica == "" || o.dir == "" && o.parent == "" {
+		fmt.Fprintln(os.Stderr, "cask-replica: give --volume, --replica and --pool-dir, or --zvol")
 		os.Exit(2)
 	}
 	return o
@@ -74,7 +76,7 @@ const gcPercent = 20
 
 func run(ctx context.Context, o options) error {
 	debug.SetGCPercent(gcPercent)
-	engine, err := o.engine(ctx)
+	c, err := o.config(ctx)
 	if err != nil {
 		return err
 	}
@@ -82,9 +84,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("listen for targets: %w", err)
 	}
-	extent := o.backing(ctx, engine)
-	s := replica.NewServer(replica.Config{Identity: o.Identity, Backing: extent, Grow: extent.Grow, Turns: ioc.Turns{Dir: o.dir},
-		Scrub: replica.ScrubConfig{Every: o.scrub}, Logf: log.Printf})
+	s := replica.NewServer(c)
 	go procs.Fit(ctx, s.Held, procs.CPU) // ends with ctx, or with the process
 	if o.health == "" {
 		return s.Serve(ctx, l)
@@ -105,6 +105,25 @@ func run(ctx context.Context, o options) error {
 	web.Close()
 	<-done
 	return err
+}
+
+// config is the replica's, with what keeps its volume.
+func (o options) config(ctx context.Context) (replica.Config, error) {
+	c := replica.Config{Identity: o.Identity, Scrub: replica.ScrubConfig{Every: o.scrub}, Logf: log.Printf}
+	if o.dir != "" {
+		c.Turns = ioc.Turns{Dir: o.dir}
+	}
+	if o.parent != "" {
+		c.Backing = o.zvols(ctx)
+		return c, nil
+	}
+	engine, err := o.engine(ctx)
+	if err != nil {
+		return c, err
+	}
+	extent := o.backing(ctx, engine)
+	c.Backing, c.Grow = extent, extent.Grow
+	return c, nil
 }
 
 // engine is the IO container, or the pool directory itself.

@@ -1,12 +1,14 @@
 package zvol
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -61,6 +63,9 @@ func find(name string, flags int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	slices.SortFunc(devices, func(a, b string) int { // the newest first
+		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(b, a))
+	})
 	for _, path := range devices {
 		if f, err = openNamed(path, name, unix.O_RDONLY); err != nil {
 			continue

@@ -186,3 +186,37 @@ func TestCutAnywhere(t *testing.T) {
 		})
 	}
 }
+
+// TestStaleRecords: what a crash leaves in the log behind a record that is lost is
+// never taken for what comes after the one that is written in its place.
+func TestStaleRecords(t *testing.T) {
+	lost := 0
+	for seed := range int64(200) {
+		rng := rand.New(rand.NewSource(seed))
+		c := &script{m: storetest.Model{Size: cutSize}}
+		f := newFake(c.shape(), rng)
+		s := mustOpen(t, f)
+		var ops []store.Op
+		for i := range uint64(8) {
+			ops = append(ops, put(history.Seq(i+1), i*4096, 4096, byte(i+1)))
+		}
+		if err := s.Apply(ops); err != nil {
+			t.Fatal(err)
+		}
+		s = mustOpen(t, f.crash(rng))
+		mark := s.Info().Mark
+		if mark < 7 {
+			lost++
+		}
+		c.m.Ops = append(ops[:mark:mark], put(mark+1, 512<<10, 4096, 99))
+		if err := s.Apply(c.m.Ops[mark:]); err != nil {
+			t.Fatal(err)
+		}
+		s = mustOpen(t, nodeOf(s).killed())
+		c.stable, c.metas = len(c.m.Ops), [][]byte{nil}
+		c.check(t, s)
+	}
+	if lost < 20 {
+		t.Errorf("only %d crashes lost what others can come after", lost)
+	}
+}

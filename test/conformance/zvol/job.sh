@@ -33,7 +33,7 @@ if [ "$STAGE" = 0 ]; then
   check "a pool" zpool create -f -o cachefile=none -O mountpoint=none node /dev/vda1
   check "a dataset for volumes" zfs create -o canmount=off node/volumes
   step "the suite, on kernel ZFS"
-  tests -test.v -test.run 'TestKernel(Conformance|Classes)$' | tee suite | grep -E '^ *(---|[a-z_]+\.go)'
+  tests -test.v -test.run 'TestKernel(Conformance|Classes)$' | tee suite | grep --line-buffered -E '^ *(---|===|[a-z_]+\.go)'
   same "the suite passes" "$(tail -1 suite)" PASS
   step "processes that are killed"
   for n in 1 2 3; do killed "$n" "$n.$n"; done

@@ -101,6 +101,17 @@ func openNamed(path, name string, flags int) (*os.File, error) {
 	return f, nil
 }
 
+// moveAbove gives d a higher descriptor than o has. It closes d when it fails.
+func (d *blockDevice) moveAbove(o *blockDevice) error {
+	fd, err := unix.FcntlInt(d.f.Fd(), unix.F_DUPFD_CLOEXEC, int(o.f.Fd())+1)
+	_ = d.f.Close() // fd has it still
+	if err != nil {
+		return classed("duplicate a descriptor", err)
+	}
+	d.f = os.NewFile(uintptr(fd), d.f.Name())
+	return nil
+}
+
 // aligned is a buffer of n bytes that begins with a page.
 func aligned(n uint64) []byte {
 	b := make([]byte, n+pageLen)

@@ -155,3 +155,38 @@ func (c *script) judge(t *testing.T, s *Store, at int) {
 	c.stable = len(home)
 	c.check(t, s)
 }
+
+// TestNoSpace: without space what is kept can be given up, and what was logged is
+// done once there is some.
+func TestNoSpace(t *testing.T) {
+	c := &script{m: storetest.Model{Size: cutSize, Ops: home}, metas: [][]byte{nil}}
+	f := newFake(c.shape(), rand.New(rand.NewSource(1)))
+	s := mustOpen(t, f)
+	if err := errors.Join(s.Apply(home), s.Keep()); err != nil {
+		t.Fatal(err)
+	}
+	f.full = true
+	c.m.Ops = append(slices.Clone(home), put(8, 0, 4096, 8))
+	if err := s.Apply(c.m.Ops[len(home):]); !errors.Is(err, store.ErrNoSpace) {
+		t.Fatalf("apply: %v, want store.ErrNoSpace", err)
+	}
+	if err := s.Flush(); !errors.Is(err, store.ErrNoSpace) {
+		t.Fatalf("flush after that: %v, want store.ErrNoSpace", err)
+	}
+	if err := s.DropKept(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.open(); !errors.Is(err, store.ErrNoSpace) {
+		t.Fatalf("open: %v, want store.ErrNoSpace", err)
+	}
+	f.full = false
+	s = mustOpen(t, f)
+	if _, ok := s.Kept(); ok {
+		t.Error("it is kept still")
+	}
+	c.stable = len(home)
+	c.check(t, s)
+}

@@ -30,6 +30,7 @@ type fake struct {
 	cut   int // the step at which the machine stops, 0: never
 	dead  bool
 	inUse bool
+	full  bool // vol has no space
 }
 
 const (
@@ -205,6 +206,9 @@ func (d *disk) writable(e block.Extent, bs uint64) error {
 func (f *fake) write(e block.Extent, disk int, pieces []piece) error {
 	if err := f.now[disk].writable(e, f.bs); err != nil {
 		return err
+	}
+	if f.full && disk == volDisk {
+		return store.ErrNoSpace
 	}
 	stops, err := f.step()
 	if err != nil {

@@ -163,6 +163,9 @@ func openMachine(ctx context.Context, dataset string) (m machine, err error) {
 		return m, err
 	}
 	log, err := openDevice(ctx, dataset+"/log", exclusive)
+	if err == nil {
+		err = log.moveAbove(vol)
+	}
 	if err != nil {
 		_ = vol.Close()
 		return m, err

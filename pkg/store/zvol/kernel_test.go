@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -19,6 +22,7 @@ import (
 const (
 	envParent  = "CASK_ZVOL_PARENT"  // the dataset below which volumes are made
 	envRounds  = "CASK_ZVOL_ROUNDS"  // of the suite
+	envDisk    = "CASK_ZVOL_DISK"    // the pool's
 	envSeed    = "CASK_ZVOL_SEED"    // of what is written, and the volume's name
 	envFlushed = "CASK_ZVOL_FLUSHED" // the mark that must have survived
 )
@@ -74,7 +78,48 @@ func TestKernelConformance(t *testing.T) {
 			}
 			return reopen(t, s)
 		},
+		Rot: func(t *testing.T, s store.Store, off uint64) store.Store {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			rot(t, s.(*Store).name, off)
+			return reopen(t, s)
+		},
 	})
+}
+
+// rot spoils the block at byte off of a volume that is closed, on the pool's disk: its
+// cache goes with the pool.
+func rot(t *testing.T, volume string, off uint64) {
+	t.Helper()
+	out, err := exec.Command("zdb", "-ddddd", volume+"/vol", "1").CombinedOutput()
+	if err != nil {
+		t.Fatalf("zdb: %v: %s", err, out)
+	}
+	at := regexp.MustCompile(fmt.Sprintf(`(?m)^ *%x +L0 0:([0-9a-f]+):`, off)).FindSubmatch(out)
+	if at == nil {
+		t.Fatalf("zdb knows no block at %#x:\n%s", off, out)
+	}
+	where, err := strconv.ParseInt(string(at[1]), 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, _, _ := strings.Cut(volume, "/")
+	disk := os.Getenv(envDisk)
+	if out, err := exec.Command("zpool", "export", pool).CombinedOutput(); err != nil {
+		t.Fatalf("export: %v: %s", err, out)
+	}
+	f, err := os.OpenFile(disk, os.O_RDWR|os.O_SYNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(slices.Repeat([]byte{0x5a}, 512), where+4<<20) // the labels come first
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("zpool", "import", "-d", disk, "-o", "cachefile=none", pool).CombinedOutput(); err != nil {
+		t.Fatalf("import: %v: %s", err, out)
+	}
 }
 
 func TestKernelClasses(t *testing.T) {

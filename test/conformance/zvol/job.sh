@@ -6,7 +6,7 @@ step modules
 for m in virtio_blk virtio_pci zfs; do modprobe $m || echo "FAIL modprobe $m"; done
 for _ in $(seq 50); do [ -b /dev/vda1 ] && break; sleep 0.2; done
 
-export CASK_ZVOL_PARENT=node/volumes CASK_ZVOL_ROUNDS=$ROUNDS
+export CASK_ZVOL_PARENT=node/volumes CASK_ZVOL_DISK=/dev/vda1 CASK_ZVOL_ROUNDS=$ROUNDS
 cd /tmp || exit
 tests() { /tmp/job/zvol.test -test.timeout=20m "$@"; }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,19 +142,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 func openMachine(ctx context.Context, dataset string) (m machine, err error) {
-	state, err := stateOf(dataset)
-	if err == nil && state != ready {
-		err = fmt.Errorf("%s of %s is %q: %w", propState, dataset, state, store.ErrNotFound)
-	}
-	if err != nil {
+	if err := checkWhole(dataset); err != nil {
 		return m, err
-	}
-	rows, err := run("get", "-Hp", "-o", "value", "sync", dataset+"/vol", dataset+"/log")
-	if err != nil {
-		return m, err
-	}
-	if slices.ContainsFunc(rows, func(row []string) bool { return row[0] == "disabled" }) {
-		return m, fmt.Errorf("sync is disabled, a flush would do nothing: zfs inherit -r sync %s: %w", dataset, store.ErrFormat)
 	}
 	// A process that ends lets go of its files last to first: log goes before vol.
 	vol, err := openDevice(ctx, dataset+"/vol", exclusive)
@@ -171,6 +159,26 @@ func openMachine(ctx context.Context, dataset string) (m machine, err error) {
 		return m, err
 	}
 	return machine{vol: vol, log: log, node: &kernel{ctx: ctx, vol: dataset + "/vol"}}, nil
+}
+
+// checkWhole says why a volume cannot be opened.
+func checkWhole(dataset string) error {
+	rows, err := run("list", "-Hp", "-d", "1", "-t", "filesystem,volume", "-o", "name,sync,"+propState, dataset)
+	if err != nil {
+		if _, why := stateOf(dataset); errors.Is(why, store.ErrNotFound) {
+			return why
+		}
+		return err
+	}
+	for _, row := range rows {
+		switch {
+		case row[1] == "disabled":
+			return fmt.Errorf("%s has sync=disabled, a flush would do nothing: zfs inherit -r sync %s: %w", row[0], dataset, store.ErrFormat)
+		case row[0] == dataset && row[2] != ready:
+			return fmt.Errorf("%s of %s is %q: %w", propState, dataset, row[2], store.ErrNotFound)
+		}
+	}
+	return nil
 }
 
 // kernel is a node whose kernel has ZFS.

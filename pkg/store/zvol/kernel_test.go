@@ -92,7 +92,12 @@ func TestKernelConformance(t *testing.T) {
 // cache goes with the pool.
 func rot(t *testing.T, volume string, off uint64) {
 	t.Helper()
-	out, err := exec.Command("zdb", "-ddddd", volume+"/vol", "1").CombinedOutput()
+	pool, _, _ := strings.Cut(volume, "/")
+	disk := os.Getenv(envDisk)
+	if out, err := exec.Command("zpool", "export", pool).CombinedOutput(); err != nil {
+		t.Fatalf("export: %v: %s", err, out)
+	}
+	out, err := exec.Command("zdb", "-e", "-p", disk, "-ddddd", volume+"/vol", "1").CombinedOutput()
 	if err != nil {
 		t.Fatalf("zdb: %v: %s", err, out)
 	}
@@ -103,11 +108,6 @@ func rot(t *testing.T, volume string, off uint64) {
 	where, err := strconv.ParseInt(string(at[1]), 16, 64)
 	if err != nil {
 		t.Fatal(err)
-	}
-	pool, _, _ := strings.Cut(volume, "/")
-	disk := os.Getenv(envDisk)
-	if out, err := exec.Command("zpool", "export", pool).CombinedOutput(); err != nil {
-		t.Fatalf("export: %v: %s", err, out)
 	}
 	f, err := os.OpenFile(disk, os.O_RDWR|os.O_SYNC, 0)
 	if err != nil {

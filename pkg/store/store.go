@@ -1,7 +1,7 @@
 // Package store defines what a replica keeps its volume in: one Store is one
 // replica's copy of one volume. pkg/store/dmu implements it on the DMU of ZFS,
-// pkg/store/memstore in memory with crash clones; storetest holds the
-// conformance suite both pass.
+// pkg/store/zvol on the zvols of a kernel that has ZFS, pkg/store/memstore in
+// memory with crash clones; storetest holds the conformance suite all pass.
 //
 // # Contract
 //

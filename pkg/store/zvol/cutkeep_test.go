@@ -93,7 +93,7 @@ func comeBack(s *Store) error {
 // TestCutKeep: wherever the machine stops, what is kept is whole or is not kept, and
 // can be returned to.
 func TestCutKeep(t *testing.T) {
-	const seeds = 8
+	const seeds = 4
 	for cut := 1; ; cut++ {
 		done := 0
 		for seed := range int64(seeds) {

@@ -22,7 +22,7 @@ func (s *Store) Keep() error {
 	if err := s.take(taken{name: fmt.Sprint(keptName, id), id: id, seq: uint64(s.st.mark)}, r.slot); err != nil {
 		return fmt.Errorf("keep volume %s: %w", s.name, err)
 	}
-	if err := s.commit(&r); err != nil {
+	if err := s.commitAs(&r, id); err != nil {
 		return s.fail(err)
 	}
 	return s.fail(s.settle())

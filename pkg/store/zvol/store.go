@@ -262,17 +262,27 @@ func (s *Store) resize(r *record, size uint64) error {
 // snapshot takes one. It is stable, with the table in its slot and all before it,
 // before its record says so.
 func (s *Store) snapshot(r *record) error {
-	if store.Takes(s.st.infos(), string(r.payload)) {
-		if err := s.makeRoom(r); err != nil {
-			return err
-		}
-		r.taken, r.slot = true, s.st.freeSlot()
-		x := taken{name: string(r.payload), id: s.j.number(r.size()), seq: uint64(r.seq)}
-		if err := s.take(x, r.slot); err != nil {
-			return err
-		}
+	if !store.Takes(s.st.infos(), string(r.payload)) {
+		return s.commit(r)
 	}
-	return s.commit(r)
+	if err := s.makeRoom(r); err != nil {
+		return err
+	}
+	r.taken, r.slot = true, s.st.freeSlot()
+	x := taken{name: string(r.payload), id: s.j.number(r.size()), seq: uint64(r.seq)}
+	if err := s.take(x, r.slot); err != nil {
+		return err
+	}
+	return s.commitAs(r, x.id)
+}
+
+// commitAs commits the record by whose number a snapshot is known.
+func (s *Store) commitAs(r *record, id uint64) error {
+	err := s.commit(r)
+	if err == nil && r.number != id {
+		err = fmt.Errorf("record %d of snapshot %d: %w", r.number, id, store.ErrFormat)
+	}
+	return err
 }
 
 // take has ZFS take a snapshot, once the table is in the slot.

@@ -3,6 +3,7 @@ package zvol
 import (
 	"bytes"
 	"errors"
+	"hash/crc32"
 	"reflect"
 	"testing"
 
@@ -133,6 +134,10 @@ func FuzzRecord(f *testing.F) {
 		f.Add(r.encode(nil))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, n, err := decodeHeader(b); err == nil && headerLen+n <= len(b) { // or nothing gets past it
+			b = bytes.Clone(b)
+			le.PutUint32(b[4:], crc32.Checksum(b[8:headerLen+n], castagnoli))
+		}
 		r, err := decodeRecord(b)
 		if err != nil {
 			return

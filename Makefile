@@ -99,7 +99,7 @@ vm-zfs: ## Debian's kernel with zfs-dkms imports what replicas wrote, in a VM: f
 	go test -tags conformance -run TestKernel -count 1 -timeout 40m -v ./test/conformance/zfs
 
 .PHONY: vm-zvol
-vm-zvol: ## replicas on the zvols of Debian's kernel, killed and without power, in a VM (CASK_ZVOL_ROUNDS=100): as vm-zfs at first, then ten minutes
+vm-zvol: ## replicas on the zvols of Debian's kernel, killed and without power, in a VM (CASK_ZVOL_ROUNDS=20): as vm-zfs at first, then ten to twenty minutes
 	@hack/setup.sh --vm
 	go test -tags conformance -run TestKernel -count 1 -timeout 60m -v ./test/conformance/zvol
 

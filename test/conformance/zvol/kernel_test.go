@@ -35,7 +35,7 @@ func TestKernel(t *testing.T) {
 	t.Setenv("VM_TIMEOUT", "2400")
 	rounds := os.Getenv("CASK_ZVOL_ROUNDS")
 	if rounds == "" {
-		rounds = "100"
+		rounds = "20"
 	}
 	flushed := uint64(0)
 	for stage := range outages + 1 {

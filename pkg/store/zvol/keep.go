@@ -97,10 +97,13 @@ func (s *Store) Return() error {
 	} else {
 		err = s.commit(&r)
 	}
-	if err != nil {
-		return s.fail(err)
+	if err == nil {
+		err = s.settle()
 	}
-	return s.fail(s.settle())
+	if err == nil { // to do it again would take the slot of what is kept
+		err = s.checkpoint(s.j.super.incarnation)
+	}
+	return s.fail(err)
 }
 
 // DropKept implements store.Keeper. The space is given back first: without it the

@@ -172,8 +172,8 @@ func checkWhole(dataset string) error {
 	}
 	for _, row := range rows {
 		switch {
-		case row[1] == "disabled":
-			return fmt.Errorf("%s has sync=disabled, a flush would do nothing: zfs inherit -r sync %s: %w", row[0], dataset, store.ErrFormat)
+		case row[1] != "standard":
+			return fmt.Errorf("%s has sync=%s, which takes the order of log and content away: zfs set sync=standard %s: %w", row[0], row[1], row[0], store.ErrFormat)
 		case row[0] == dataset && row[2] != ready:
 			return fmt.Errorf("%s of %s is %q: %w", propState, dataset, row[2], store.ErrNotFound)
 		}

@@ -101,7 +101,7 @@ vm-zfs: ## Debian's kernel with zfs-dkms imports what replicas wrote, in a VM: f
 .PHONY: vm-zvol
 vm-zvol: ## replicas on the zvols of Debian's kernel, killed and without power, in a VM (CASK_ZVOL_ROUNDS=20): as vm-zfs at first, then ten to twenty minutes
 	@hack/setup.sh --vm
-	go test -tags conformance -run TestKernel -count 1 -timeout 60m -v ./test/conformance/zvol
+	go test -tags conformance -count 1 -timeout 80m -v ./test/conformance/zvol
 
 .PHONY: bench-nvme
 bench-nvme: ## the NVMe/TCP target beside tgtd, on memory: two minutes

@@ -142,9 +142,8 @@ func (f *frozen) Close() error {
 	if f.closed.Swap(true) {
 		return nil
 	}
-	var errs []error
-	if !f.s.still(&errs, func() error { return f.s.m.node.Destroy(f.x.name) }) {
-		return fmt.Errorf("frozen content of volume %s: %w", f.s.name, errs[0])
+	if err := f.s.still(func() error { return f.s.m.node.Destroy(f.x.name) }); err != nil {
+		return fmt.Errorf("frozen content of volume %s: %w", f.s.name, err)
 	}
 	return nil
 }

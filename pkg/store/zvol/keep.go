@@ -138,23 +138,8 @@ func (s *Store) destroyKept(k *kept) error {
 	after := *s.st
 	after.kept = nil
 	want := after.wanted()
-	var errs []error
-	for _, x := range slices.Clone(s.actual) {
-		if x.id == k.id && s.still(&errs, func() error { return s.m.node.Destroy(x.name) }) {
-			s.actual = slices.DeleteFunc(s.actual, func(a taken) bool { return a == x })
-		}
+	if err := s.destroy(func(x taken) bool { return x.id == k.id }); err != nil {
+		return err
 	}
-	if len(errs) > 0 {
-		return errs[0]
-	}
-	for _, x := range slices.Clone(s.actual) {
-		if want[x.id] != "" {
-			continue
-		}
-		if !s.still(&errs, func() error { return s.m.node.Destroy(x.name) }) {
-			return errs[0]
-		}
-		s.actual = slices.DeleteFunc(s.actual, func(a taken) bool { return a == x })
-	}
-	return nil
+	return s.destroy(func(x taken) bool { return want[x.id] == "" })
 }

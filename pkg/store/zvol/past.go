@@ -155,31 +155,42 @@ func (s *Store) ChangedIn(span store.Span) ([]block.Extent, error) {
 // any more go, then the names follow. A crash in between leaves it to the next Open.
 func (s *Store) settle() error {
 	want := s.st.wanted()
+	if err := s.destroy(func(x taken) bool { return want[x.id] == "" }); err != nil {
+		return err
+	}
+	for i := range s.actual {
+		x := &s.actual[i]
+		if want[x.id] == x.name {
+			continue
+		}
+		if err := s.still(func() error { return s.m.node.Rename(x.name, want[x.id]) }); err != nil {
+			return err
+		}
+		x.name = want[x.id]
+	}
+	return nil
+}
+
+// destroy has ZFS destroy those of our snapshots that are gone for us.
+func (s *Store) destroy(gone func(taken) bool) error {
 	var errs []error
 	s.actual = slices.DeleteFunc(s.actual, func(x taken) bool {
-		return want[x.id] == "" && s.still(&errs, func() error { return s.m.node.Destroy(x.name) })
-	})
-	for i := range s.actual {
-		if x := &s.actual[i]; want[x.id] != x.name && len(errs) == 0 {
-			if s.still(&errs, func() error { return s.m.node.Rename(x.name, want[x.id]) }) {
-				x.name = want[x.id]
-			}
+		if !gone(x) {
+			return false
 		}
-	}
+		err := s.still(func() error { return s.m.node.Destroy(x.name) })
+		errs = append(errs, err)
+		return err == nil
+	})
 	return errors.Join(errs...)
 }
 
-// still does what may only be done while nobody reads a snapshot, and reports
-// whether it was done.
-func (s *Store) still(errs *[]error, do func() error) bool {
+// still does what may only be done while nobody reads a snapshot.
+func (s *Store) still(do func() error) error {
 	s.past.use.Lock()
 	defer s.past.use.Unlock()
 	s.past.close()
-	err := do()
-	if err != nil {
-		*errs = append(*errs, err)
-	}
-	return err == nil
+	return do()
 }
 
 // wanted are the names of ZFS's snapshots by what they are known by: those that are

@@ -200,12 +200,17 @@ func (s *Store) note(rs ...*record) error {
 	return nil
 }
 
-// commit logs a record, makes it stable, and has the state follow.
-func (s *Store) commit(r *record) error {
+// logStable logs a record and makes it stable.
+func (s *Store) logStable(r *record) error {
 	if err := s.log(r); err != nil {
 		return err
 	}
-	if err := s.j.flush(); err != nil {
+	return s.j.flush()
+}
+
+// commit logs a record, makes it stable, and has the state follow.
+func (s *Store) commit(r *record) error {
+	if err := s.logStable(r); err != nil {
 		return err
 	}
 	return s.note(r)
@@ -247,10 +252,7 @@ func (s *Store) resize(r *record, size uint64) error {
 	if err := s.checkpoint(s.j.super.incarnation); err != nil {
 		return err
 	}
-	if err := s.log(r); err != nil {
-		return err
-	}
-	if err := s.j.flush(); err != nil {
+	if err := s.logStable(r); err != nil {
 		return err
 	}
 	if err := s.m.node.Resize(size); err != nil {

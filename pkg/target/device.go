@@ -94,7 +94,7 @@ func (d device) Submit(r *block.Request) {
 	}
 }
 
-// joined is a copy of bufs in one piece, in memory that is not zeroed first.
+// joined is a copy of bufs in one piece. Clone, unlike Concat, does not zero first.
 func joined(bufs [][]byte) []byte {
 	if len(bufs) == 1 {
 		return bytes.Clone(bufs[0])

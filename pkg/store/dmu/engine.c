@@ -28,6 +28,8 @@ extern int zfs_embedded_slog_min_ms;
  * One arena, so that what a thread frees is there for all others, and what is
  * free goes back to the kernel soon, but not sooner than the next TXG wants it:
  * half the resident memory of jemalloc's defaults for the same load, and as fast.
+ * What zios, records and blocks are made of comes from slabs of 128 KiB: by itself
+ * jemalloc finds, splits and joins a run of pages for each 8 KiB.
  */
 const char *malloc_conf = "narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0,"
     "slab_sizes:1024-8192:32";

@@ -3,15 +3,22 @@ package replica
 import (
 	"fmt"
 
+	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/internal/mutant"
 	"github.com/cask-storage/cask/pkg/replication"
 	"github.com/cask-storage/cask/pkg/store"
 )
 
-// change applies a run of Apply and Copy messages as one batch.
+// change does a run of Apply and Copy messages, as one batch.
 func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
+	soon := c.accepts(ms)
+	if soon {
+		c.noteAhead()
+	} else {
+		c.caughtUp()
+	}
 	ops := make([]store.Op, 0, len(ms))
-	next := c.applied + 1
+	next := c.lastTaken() + 1
 	for i := range ms {
 		m := &ms[i]
 		if !c.obeyed(conn, m, reply) {
@@ -30,22 +37,38 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 		}
 		ops = append(ops, op)
 	}
-	steps := ops
+	if soon {
+		c.accept(ms, reply)
+		return true
+	}
+	unhealed, err := c.perform(ms, ops)
+	if err != nil {
+		c.setFailed(fmt.Errorf("apply operations %d to %d: %w", c.applied+1, next-1, err))
+		reply(c.state())
+		return false
+	}
+	c.acknowledge(ms, unhealed, reply)
+	return true
+}
+
+// perform applies ms, of which ops are the operations. It returns which of the
+// copies among them, by index, did not help.
+func (c *Core) perform(ms []replication.Message, ops []store.Op) (unhealed map[int]bool, err error) {
+	steps, last := ops, lastSeq(ops)
 	if mutant.On(mutant.MarkApart) {
 		steps = markFirst(ops)
 	}
-	err := c.roomFor(steps)
-	var unhealed map[int]bool
-	if err == nil {
+	c.mu.Lock()
+	c.taken = max(c.taken, last)
+	c.mu.Unlock()
+	if err = c.roomFor(steps); err == nil {
 		unhealed, err = c.applyAll(steps)
 	}
 	if err == nil {
 		err = c.overwritten(ms, unhealed)
 	}
 	if err != nil {
-		c.setFailed(fmt.Errorf("apply operations %d to %d: %w", c.applied+1, next-1, err))
-		reply(c.state())
-		return false
+		return nil, err
 	}
 	for i, op := range ops {
 		if op.Seq != 0 {
@@ -54,8 +77,18 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 			ms[i].Own.Free()
 		}
 	}
-	c.acknowledge(ms, unhealed, reply)
-	return true
+	c.mu.Lock()
+	c.applied = max(c.applied, last)
+	c.mu.Unlock()
+	return unhealed, nil
+}
+
+// lastSeq is the mark that ops lead to, 0 when they leave it.
+func lastSeq(ops []store.Op) (last history.Seq) {
+	for i := range ops {
+		last = max(last, ops[i].Seq)
+	}
+	return last
 }
 
 // markFirst splits each operation in two: its mark, then its data.
@@ -74,20 +107,20 @@ func markFirst(ops []store.Op) []store.Op {
 // acknowledge answers an applied batch: one Applied for all operations, one
 // Done for each Copy.
 func (c *Core) acknowledge(ms []replication.Message, unhealed map[int]bool, reply Reply) {
-	before := c.applied
+	var last history.Seq
 	for i := range ms {
-		if ms[i].Type == replication.Copy {
-			m := replication.Message{Type: replication.Done, ID: ms[i].ID}
-			if unhealed[i] {
-				m.Code, m.Text = replication.ErrMedium, "more than content is rotten there"
-			}
-			reply(m)
-		} else {
-			c.setApplied(ms[i].Seq)
+		if ms[i].Type == replication.Apply {
+			last = ms[i].Seq
+			continue
 		}
+		m := replication.Message{Type: replication.Done, ID: ms[i].ID}
+		if unhealed[i] {
+			m.Code, m.Text = replication.ErrMedium, "more than content is rotten there"
+		}
+		reply(m)
 	}
-	if c.applied != before {
-		reply(replication.Message{Type: replication.Applied, Seq: c.applied})
+	if last != 0 {
+		reply(replication.Message{Type: replication.Applied, Seq: last})
 	}
 }
 

@@ -24,6 +24,7 @@ func (c *Core) Handle(conn ConnID, ms []replication.Message, reply Reply) bool {
 	for len(ms) > 0 {
 		n := changes(ms)
 		if n == 0 {
+			c.caughtUp()
 			if !c.one(conn, &ms[0], reply) {
 				return false
 			}
@@ -237,9 +238,10 @@ func (c *Core) bad(m *replication.Message, reply Reply) bool {
 	return false
 }
 
+// setApplied notes that the store is at s, with nothing ahead of it.
 func (c *Core) setApplied(s history.Seq) {
 	c.mu.Lock()
-	c.applied = s
+	c.applied, c.taken = s, s
 	c.mu.Unlock()
 }
 
@@ -317,7 +319,7 @@ func (c *Core) read(conn ConnID, m *replication.Message, reply Reply) bool {
 			r.Bufs, r.Own = [][]byte{buf}, own
 		}
 		c.mu.Lock()
-		r.Seq = c.applied
+		r.Seq = c.taken
 		stale := c.current != conn
 		c.mu.Unlock()
 		if stale {

@@ -258,8 +258,9 @@ func (c *Core) arrive() error {
 	if err := c.fewLost(); err != nil {
 		return err
 	}
+	c.setApplied(c.prefix.mark)
 	c.mu.Lock()
-	c.applied, c.lost, c.damage, c.lostIn = c.prefix.mark, rec.Lost, c.damage.With(rec.Lost...), rec.LostIn
+	c.lost, c.damage, c.lostIn = rec.Lost, c.damage.With(rec.Lost...), rec.LostIn
 	c.losses++
 	c.mu.Unlock()
 	if err := c.persist(); err != nil {

@@ -56,6 +56,9 @@ type Config struct {
 	Backing Backing
 	// Run carries out work that may block; it may return before or after.
 	Run func(func())
+	// Soon is told that operations were acknowledged which CatchUp is to
+	// apply, soon and on another goroutine; nil: none is before it is applied.
+	Soon func()
 	// Peers may be nil: rebuilds then go through the target.
 	Peers Peers
 	// Turns may be nil: no bound.
@@ -87,6 +90,8 @@ type Core struct {
 	current ConnID     // the one connection that is obeyed
 	room    uint64     // the volume may have that many bytes, as far as is known
 	applied history.Seq
+	taken   history.Seq // reads may show operations up to it: at least applied
+	ahead   ahead
 	broken  error     // of work outside Handle
 	reply   Reply     // of current
 	lost    block.Set // as rec.Lost
@@ -131,8 +136,8 @@ func (c *Core) resume(s store.Store) error {
 	if err != nil {
 		return errors.Join(err, s.Close())
 	}
-	c.store, c.rec, c.applied, c.lost, c.damage = s, rec, s.Info().Mark, rec.Lost, rec.Lost
-	c.lostIn = rec.LostIn
+	c.store, c.rec, c.lost, c.damage, c.lostIn = s, rec, rec.Lost, rec.Lost, rec.LostIn
+	c.setApplied(s.Info().Mark)
 	c.forgetSnapshots()
 	if err := c.openKept(); err != nil {
 		return fmt.Errorf("what was kept during a rebuild: %w", err)
@@ -159,6 +164,9 @@ func (c *Core) persist() error {
 // Close ends the replica cleanly: what it has applied is stable and nothing
 // is lost.
 func (c *Core) Close() error {
+	if !mutant.On(mutant.AheadDropped) {
+		c.caughtUp()
+	}
 	c.endTurn()
 	if c.store == nil {
 		return nil
@@ -242,7 +250,7 @@ func (c *Core) state() replication.Message {
 }
 
 func (c *Core) String() string {
-	return fmt.Sprintf("%s/%s %v seq=%d promised=%d", c.cfg.Volume, c.cfg.Replica, c.rec.Membership, c.applied, c.rec.Promised)
+	return fmt.Sprintf("%s/%s %v seq=%d promised=%d", c.cfg.Volume, c.cfg.Replica, c.rec.Membership, c.lastTaken(), c.rec.Promised)
 }
 
 // Describe is what the replica would tell a target.

@@ -32,6 +32,7 @@ type Server struct {
 	mu    sync.Mutex // held around Core.Handle
 	core  *Core
 	tasks chan func()
+	ahead chan struct{} // has room for one: the store is to catch up
 	calls procs.Calls
 	logf  func(string, ...any)
 	peers peers
@@ -55,7 +56,7 @@ func (c *conn) Abort() { c.nc.Close() }
 
 // NewServer opens the replica; cfg.Run and cfg.Peers are the Server's own.
 func NewServer(cfg Config) *Server {
-	s := &Server{tasks: make(chan func(), 256), logf: cfg.Logf}
+	s := &Server{tasks: make(chan func(), 256), ahead: make(chan struct{}, 1), logf: cfg.Logf}
 	if s.logf == nil {
 		s.logf = func(string, ...any) {}
 	}
@@ -67,6 +68,12 @@ func NewServer(cfg Config) *Server {
 	}
 	cfg.Peers = &s.peers
 	cfg.Run = func(f func()) { s.tasks <- f }
+	cfg.Soon = func() {
+		select {
+		case s.ahead <- struct{}{}:
+		default:
+		}
+	}
 	s.core = Open(cfg)
 	s.logf("open: %v", s.core)
 	return s
@@ -103,7 +110,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		s.watch(ctx)
 		cancel()
 	})
-	wg.Go(func() { s.scrub(ctx) }) // ends with ctx
+	wg.Go(func() { s.scrub(ctx) })   // ends with ctx
+	wg.Go(func() { s.catchUp(ctx) }) // ends with ctx
 	err := s.conns.Serve(ctx, l, accept.Handler[*conn]{Open: s.open, Run: s.serve})
 	cancel()
 	wg.Wait()
@@ -132,6 +140,24 @@ func (s *Server) watch(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(linger):
+	}
+}
+
+// gather is for how long what was acknowledged waits for more that the store gets
+// at once, unless something asks for it. A host that does one write after the
+// other does some ten meanwhile.
+const gather = 3 * time.Millisecond
+
+// catchUp has the store catch up with what was acknowledged, until ctx ends.
+func (s *Server) catchUp(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.ahead:
+			time.Sleep(gather)
+			s.calls.Do(s.core.CatchUp)
+		}
 	}
 }
 

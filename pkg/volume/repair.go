@@ -99,9 +99,9 @@ func (c *Core) advanceRepairs() {
 	}
 }
 
-// startRepair begins the first repair of p that has a source. When all are said
-// to be damaged there, one is asked all the same, now and then: a host may have
-// written there since.
+// startRepair begins the first repair of p that has a source, which need not have
+// all of a piece. When all are said to be damaged there, one is asked all the same,
+// now and then: a host may have written there since.
 func (c *Core) startRepair(p *peer) bool {
 	d := &p.damage
 	pieces := c.pieces(d.known, d.tried)
@@ -119,6 +119,14 @@ func (c *Core) startRepair(p *peer) bool {
 	}
 	if len(others) == 0 {
 		return false
+	}
+	for _, e := range pieces {
+		for _, q := range others {
+			if part := c.undamaged(q, e); len(part) > 0 {
+				c.beginRepair(p, q, part[0])
+				return true
+			}
+		}
 	}
 	e := pieces[0]
 	if e.Off < d.tried || d.tried == 0 { // once around
@@ -174,9 +182,20 @@ func (c *Core) ahead(f func(*peer) bool) *peer {
 
 // damaged reports whether p has said that it cannot read all of e, and has not
 // been repaired since.
-func (c *Core) damaged(p *peer, e block.Extent) bool {
-	return p.damage.known.Overlaps(e) || p.damage.stuck.Overlaps(e) ||
-		slices.ContainsFunc(c.repairs, func(r *repair) bool { return r.to == p && r.extent.Overlaps(e) })
+func (c *Core) damaged(p *peer, e block.Extent) bool { return c.undamaged(p, e).Bytes() < e.Len }
+
+// undamaged is the part of e at which p is not known to be damaged.
+func (c *Core) undamaged(p *peer, e block.Extent) block.Set {
+	s := block.SetOf(e)
+	for _, x := range p.damage.all().Within(e) {
+		s = s.Without(x)
+	}
+	for _, r := range c.repairs {
+		if r.to == p {
+			s = s.Without(r.extent)
+		}
+	}
+	return s
 }
 
 // healable reports whether the damage of p at e is going to be repaired.

@@ -71,3 +71,20 @@ func TestHalve(t *testing.T) {
 		t.Errorf("lost %v, copied %v, %d chunks left", lost, good, len(rb.chunks))
 	}
 }
+
+// TestRepairInPart: of a record that two replicas cannot read whole, each gets what
+// the other can.
+func TestRepairInPart(t *testing.T) {
+	c := New(Config{Size: 1 << 20, Bounds: Bounds{CopyChunk: 4096}})
+	a, b := c.peer("a"), c.peer("b")
+	c.peers = []*peer{a, b}
+	a.state, a.conn, b.state, b.conn = synced, 1, synced, 2
+	a.damage.known = block.SetOf(block.Extent{Off: 2560, Len: 512})
+	b.damage.known = block.SetOf(block.Extent{Off: 2048, Len: 1024})
+	if !c.startRepair(b) || c.repairs[0].from != a || c.repairs[0].extent != (block.Extent{Off: 2048, Len: 512}) {
+		t.Fatalf("repairs: %+v", c.repairs)
+	}
+	if want := block.SetOf(block.Extent{Off: 2560, Len: 512}); !slices.Equal(b.damage.known, want) {
+		t.Errorf("left: %v, want %v", b.damage.known, want)
+	}
+}

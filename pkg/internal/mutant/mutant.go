@@ -49,6 +49,8 @@ const (
 	FlushInMemory   // answers a flush without one
 	RebuildUnmarked // stays a member while it is rebuilt
 	MarkApart       // the mark is written before the data
+	AheadUnseen     // a request finds what was acknowledged not applied
+	AheadDropped    // a stop in good order leaves out what was acknowledged and not applied
 
 	// Changing voters (pkg/volume, change.go).
 	ChangeEarly     // a change takes effect before the swap

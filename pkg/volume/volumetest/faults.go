@@ -77,10 +77,12 @@ func (w *world) crashReplica() {
 	}
 }
 
+// restartReplica stops a replica in good order, best of all with operations that
+// it has acknowledged and its store does not have.
 func (w *world) restartReplica() {
 	n := w.anyNode()
-	n.stop()
-	w.after(w.between(0, 2000*ms), n.start)
+	n.leaving = n.up
+	w.after(w.between(0, 500*ms), n.leave)
 }
 
 func (w *world) breakConnection() {

@@ -49,6 +49,8 @@ var mutants = []struct {
 	{mutant.FlushInMemory, "FlushInMemory", "6 durability", nil, nil},
 	{mutant.RebuildUnmarked, "RebuildUnmarked", "8 a replica never counts before it is complete", nil, nil},
 	{mutant.MarkApart, "MarkApart", "1 the Seq is in the TXG of the data", nil, nil},
+	{mutant.AheadUnseen, "AheadUnseen", "10 linearizable registers", nil, nil},
+	{mutant.AheadDropped, "AheadDropped", "6 unclean starts", nil, nil},
 	{mutant.ChangeEarly, "ChangeEarly", "5 swapped before it takes effect", []uint64{8, 9, 10}, nil},
 	{mutant.NotJoint, "NotJoint", "5 swapped before it takes effect", []uint64{8, 9, 10}, []string{"doubt"}},
 	{mutant.NoChangeFlush, "NoChangeFlush", "6 durability", []uint64{7}, []string{"levels"}},

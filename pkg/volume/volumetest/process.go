@@ -32,11 +32,14 @@ type node struct {
 	taken    bool          // down by the operator, for good: what starts again is another
 	wiped    bool          // lost its disk and has not begun since
 	promised history.Epoch // when last looked at
+	pardoned bool          // what had rotten was made good, and it may not know
 	unkept   bool          // had no space to keep what it had before its rebuild
 	atBegin  func()        // called when its rebuild ends; may be nil
 	disowned bool          // it did alone what is not to be; see disown
 	shadow   shadow
 	crashes  int
+	said     history.Seq // acknowledged by this process, as a member
+	leaving  bool        // it stops when it has acknowledged something
 	room     uint64   // of its extent, for a volume of that many bytes
 	late     []func() // answers of other replicas that come at the worst moment
 	turns    int      // to be rebuilt, held by this process
@@ -95,9 +98,9 @@ func (n *node) start() {
 	}
 	n.up, n.failing = true, n.full
 	n.life++
-	n.turns, n.late = 0, nil
+	n.turns, n.late, n.said, n.leaving = 0, nil, 0, false
 	n.core = replica.Open(replica.Config{Identity: replica.Identity{Volume: "vol", Replica: string(n.id)},
-		Backing: n, Grow: n.grow, Run: n.run(n.life), TailOps: tailOps, Turns: turns{n}, Peers: n})
+		Backing: n, Grow: n.grow, Run: n.run(n.life), Soon: n.soon(n.life), TailOps: tailOps, Turns: turns{n}, Peers: n})
 	n.w.trace("%s starts: %v", n.id, n.core)
 }
 
@@ -181,6 +184,18 @@ func (n *node) run(life int) func(func()) {
 	}
 }
 
+// soon has the store catch up a little later.
+func (n *node) soon(life int) func() {
+	return func() {
+		n.w.after(n.w.between(0, 3*ms), func() {
+			if n.up && n.life == life {
+				n.core.CatchUp()
+				n.ended()
+			}
+		})
+	}
+}
+
 // crash kills the process: what was not stable is lost, all or in part.
 func (n *node) crash() {
 	if !n.up {
@@ -231,6 +246,9 @@ func (n *node) stop() {
 		n.w.fail(Protocol, "close of %s: %v", n.id, err)
 	}
 	if n.store != nil {
+		if mark := n.store.Info().Mark; mark < n.said {
+			n.w.fail(Durable, "%s has acknowledged %d and stops in good order at %d", n.id, n.said, mark)
+		}
 		n.store = n.store.Clone()
 	}
 	n.w.trace("%s stops", n.id)
@@ -249,6 +267,7 @@ func (n *node) handle(k *conn, m replication.Message) {
 	w := n.w
 	switch m.Type {
 	case replication.Rebuild:
+		n.said = 0
 		n.rebuilds++
 		if m.Extent.Len > 0 {
 			n.resumed++
@@ -269,7 +288,10 @@ func (n *node) handle(k *conn, m replication.Message) {
 		}
 		n.late = nil
 	}
-	ok := n.core.Handle(k.replyConn(), []replication.Message{m}, func(r replication.Message) { w.send(k, &k.toTgt, r) })
+	ok := n.core.Handle(k.replyConn(), []replication.Message{m}, func(r replication.Message) {
+		n.acknowledges(&r)
+		w.send(k, &k.toTgt, r)
+	})
 	if m.Type == replication.Begin && ok {
 		n.lost, n.wiped, n.unkept = false, false, false
 	}
@@ -280,6 +302,28 @@ func (n *node) handle(k *conn, m replication.Message) {
 		k.endAtNode()
 	}
 	n.ended()
+}
+
+// acknowledges notes what the replica says to have.
+func (n *node) acknowledges(m *replication.Message) {
+	if m.Type != replication.Applied {
+		return
+	}
+	if !n.rebuilding() {
+		n.said = m.Seq
+	}
+	if n.leaving {
+		n.w.after(0, n.leave)
+	}
+}
+
+// leave stops a replica that was told to, for a while.
+func (n *node) leave() {
+	if n.leaving {
+		n.leaving = false
+		n.stop()
+		n.w.after(n.w.between(0, 2000*ms), n.start)
+	}
 }
 
 // ended looks whether the replica has failed.

@@ -32,17 +32,21 @@ func (w *world) setUpSize() {
 		return
 	}
 	s.want = (8 + s.rng.Uint64N(12)) * recordSize
+	steps, pause := uint64(6), 5000*ms
+	if w.focused("resize") { // in many small steps
+		s.want, steps, pause = 8*recordSize, 1, 1200*ms
+	}
 	var next func()
 	next = func() {
 		if w.healing || s.want == blocks*blockSize {
 			return
 		}
-		s.want = min(s.want+(1+s.rng.Uint64N(6))*recordSize, blocks*blockSize)
+		s.want = min(s.want+(1+s.rng.Uint64N(steps))*recordSize, blocks*blockSize)
 		w.trace("RESIZE to %d blocks", s.want/blockSize)
 		for _, t := range w.targets {
 			t.step(func() { t.core.Resize(t.now(), s.want) })
 		}
-		w.after(volume.Time(s.rng.Int64N(int64(5000*ms))), next)
+		w.after(volume.Time(s.rng.Int64N(int64(pause))), next)
 	}
 	w.after(volume.Time(s.rng.Int64N(int64(4000*ms))), next)
 }

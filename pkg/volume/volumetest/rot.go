@@ -69,7 +69,8 @@ func (w *world) sound() bool {
 	}
 	for _, n := range w.inUse() {
 		left := n.unreadable()
-		if (len(left) > 0) != (said[n.id] > 0) {
+		unasked := n.pardoned && len(said) == 1 // nobody repairs what is said still
+		if (len(left) > 0) != (said[n.id] > 0) && !unasked {
 			return false
 		}
 		for _, e := range left {
@@ -95,6 +96,7 @@ func (w *world) pardon() {
 			}
 		}
 		if n.store != nil && others == 0 {
+			n.pardoned = n.pardoned || len(n.store.Rotten()) > 0
 			n.store.Mend()
 		}
 	}

@@ -1,0 +1,130 @@
+package replica
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/cask-storage/cask/pkg/history"
+	"github.com/cask-storage/cask/pkg/internal/mutant"
+	"github.com/cask-storage/cask/pkg/replication"
+	"github.com/cask-storage/cask/pkg/store"
+)
+
+// A member acknowledges a write when it has it in memory, in its place of the
+// order; the store gets it right after that, together with those that came
+// meanwhile. To a flush, and to a crash, it makes no difference whether a write
+// that no flush covers is in the memory of this file or in the store's.
+//
+// So between taken and applied there is what is ahead of the store. Whatever is
+// no plain change (a read, a flush, a promise, the end of the process) finds
+// nothing ahead: CatchUp comes before it. A store that fails what was
+// acknowledged is a replica that has lost its memory: it fails, and is suspect
+// when it comes back.
+
+// The bounds of what is ahead: beyond them operations wait to be acknowledged.
+// More would not make a batch cheaper, and what comes when the store is slow
+// waits for all of it.
+const (
+	maxAhead      = 64
+	maxAheadBytes = 256 << 10
+)
+
+// ahead is what was acknowledged and not applied.
+type ahead struct {
+	turn sync.Mutex // of who applies
+
+	// Guarded by Core.mu.
+	ms    []replication.Message
+	bytes int
+	err   error // of the store: what is ahead can never be applied
+}
+
+// accepts reports whether ms may be acknowledged before they are applied: what
+// changes content and nothing else, on a member.
+func (c *Core) accepts(ms []replication.Message) bool {
+	if c.cfg.Soon == nil || c.rec.Membership != replication.Member {
+		return false
+	}
+	for i := range ms {
+		k := store.Kind(ms[i].Kind)
+		if ms[i].Type != replication.Apply || k != store.Write && k != store.Unmap {
+			return false
+		}
+	}
+	return true
+}
+
+// accept acknowledges ms, which were checked.
+func (c *Core) accept(ms []replication.Message, reply Reply) {
+	bytes := 0
+	for i := range ms {
+		bytes += ms[i].DataLen()
+	}
+	c.mu.Lock()
+	full := len(c.ahead.ms)+len(ms) > maxAhead || c.ahead.bytes+bytes > maxAheadBytes
+	c.mu.Unlock()
+	if full {
+		c.CatchUp()
+	}
+	last := ms[len(ms)-1].Seq
+	c.mu.Lock()
+	first := len(c.ahead.ms) == 0
+	c.ahead.ms = append(c.ahead.ms, ms...)
+	c.ahead.bytes += bytes
+	c.taken = last
+	c.mu.Unlock()
+	reply(replication.Message{Type: replication.Applied, Seq: last})
+	if first {
+		c.cfg.Soon()
+	}
+}
+
+// CatchUp applies what is ahead of the store. Any goroutine may call it.
+func (c *Core) CatchUp() {
+	c.ahead.turn.Lock()
+	defer c.ahead.turn.Unlock()
+	c.mu.Lock()
+	ms, err := c.ahead.ms, c.ahead.err
+	c.ahead.ms, c.ahead.bytes = nil, 0
+	c.mu.Unlock()
+	if len(ms) == 0 || err != nil {
+		return
+	}
+	ops := make([]store.Op, len(ms))
+	for i := range ms {
+		ops[i] = ms[i].Op()
+	}
+	if _, err := c.perform(ms, ops); err != nil {
+		err = fmt.Errorf("apply operations %d to %d, which were acknowledged: %w", ms[0].Seq, ms[len(ms)-1].Seq, err)
+		c.mu.Lock()
+		c.ahead.err = err
+		c.mu.Unlock()
+		c.failLater(err)
+	}
+}
+
+// caughtUp has the store be what was acknowledged, or the replica fail. Only
+// Handle and Close call it.
+func (c *Core) caughtUp() {
+	if !mutant.On(mutant.AheadUnseen) {
+		c.CatchUp()
+	}
+	c.noteAhead()
+}
+
+// noteAhead has the replica fail when the store has failed what was ahead.
+func (c *Core) noteAhead() {
+	c.mu.Lock()
+	err := c.ahead.err
+	c.mu.Unlock()
+	if err != nil && c.rec.Membership != replication.Failed {
+		c.setFailed(err)
+	}
+}
+
+// lastTaken is the last operation that was acknowledged, or is being applied.
+func (c *Core) lastTaken() history.Seq {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.taken
+}

@@ -10,7 +10,8 @@
 // # Concurrency
 //
 // Core.Handle is called by one goroutine at a time. Work that only reads, or
-// only waits, is handed to Core's Run, which may call it on other goroutines.
+// only waits, is handed to Core's Run, which may call it on other goroutines. What
+// is acknowledged before the store has it is applied by CatchUp, on any (ahead.go).
 package replica
 
 import (

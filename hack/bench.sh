@@ -1,7 +1,8 @@
 #!/bin/bash
 # bench.sh [compare]: what volumes cost on this machine (see hack/bench); results
 # are in build. BENCH_TIME (3s) for each case, BENCH_ROUNDS (1), BENCH_ONLY (a
-# regular expression of cases), BENCH_REPLICAS (1,3).
+# regular expression of cases), BENCH_REPLICAS (1,3), BENCH_FRONTENDS (nvme/tcp,iscsi;
+# compare: nvme/tcp).
 #   bench.sh compare   this tree beside the commit BASE, taking turns, with benchstat
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -17,7 +18,7 @@ bench() {
   mkdir -p "$OUT"
   CGO_ENABLED=0 go build -o "$OUT/bench" ./hack/bench
   "$OUT/bench" -out "$OUT" -time "${BENCH_TIME:-3s}" -rounds "${BENCH_ROUNDS:-$1}" \
-    -only "${BENCH_ONLY:-}" -replicas "${BENCH_REPLICAS:-1,3}" "${@:2}"
+    -only "${BENCH_ONLY:-}" -replicas "${BENCH_REPLICAS:-1,3}" -frontends "${BENCH_FRONTENDS:-$2}" "${@:3}"
 }
 
 # compare builds BASE in a work tree of its own.
@@ -30,7 +31,7 @@ compare() {
   git worktree add -q --detach --force "$tree" "$BASE"
   programs "$tree"
   programs .
-  bench 4 -bin "base=$tree/bin" -bin "head=$ROOT/bin"
+  bench 4 nvme/tcp -bin "base=$tree/bin" -bin "head=$ROOT/bin"
   go run "$BENCHSTAT" "$OUT/bench-base.txt" "$OUT/bench-head.txt" | tee "$OUT/bench-compare.txt"
 }
 
@@ -38,7 +39,7 @@ case ${1:-} in
 compare) compare ;;
 "")
   programs .
-  bench 1
+  bench 1 nvme/tcp,iscsi
   step "the table is above; rows in build/bench.json, a plot in build/bench.svg"
   ;;
 *) die "usage: bench.sh [compare]" ;;

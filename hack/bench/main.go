@@ -1,8 +1,9 @@
 // Command bench measures volumes on this machine, without Kubernetes, through
-// the NVMe/TCP host library, beside references in the same window: a raw file
-// with fio, and a bare exchange over loopback TCP. It passes or fails nothing.
+// our NVMe/TCP host and iSCSI initiator, beside references in the same window: a raw
+// file with fio, one behind tgtd where that is installed, and a bare exchange over
+// loopback TCP. It passes or fails nothing.
 //
-//	bench [-bin NAME=DIR]... [-replicas 1,3] [-time 3s] [-rounds 1] [-only REGEXP] [-out DIR]
+//	bench [-bin NAME=DIR]... [-replicas 1,3] [-frontends nvme/tcp,iscsi] [-time 3s] [-rounds 1] [-only REGEXP] [-out DIR]
 //
 // Every -bin names a directory with cask, cask-target and cask-replica; several
 // of them are compared. What is compared takes turns, case by case. All runs
@@ -24,6 +25,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -75,6 +77,7 @@ type system interface {
 type options struct {
 	bins     []string
 	replicas []int
+	fronts   []string
 	span     int64 // bytes of the volume and the file
 	time     time.Duration
 	rounds   int
@@ -93,6 +96,7 @@ func parse() (options, error) {
 		return nil
 	})
 	replicas := flag.String("replicas", "1,3", "numbers of replicas")
+	fronts := flag.String("frontends", overNVMe+","+overISCSI, "what volumes are reached through")
 	only := flag.String("only", "", "cases to measure, a regular expression; the fill is always done")
 	span := flag.Int64("span", 1024, "size of the volumes, MiB")
 	flag.DurationVar(&o.time, "time", 3*time.Second, "of each case")
@@ -109,6 +113,12 @@ func parse() (options, error) {
 			return o, fmt.Errorf("-replicas %s: give numbers and commas", *replicas)
 		}
 		o.replicas = append(o.replicas, n)
+	}
+	for f := range strings.SplitSeq(*fronts, ",") {
+		if f != overNVMe && f != overISCSI {
+			return o, fmt.Errorf("-frontends %s: give %s, %s or both with a comma", *fronts, overNVMe, overISCSI)
+		}
+		o.fronts = append(o.fronts, f)
 	}
 	o.span = *span << 20
 	var err error
@@ -158,14 +168,27 @@ func (o options) systems(ctx context.Context) ([]system, error) {
 		return nil, err
 	}
 	all := []system{loopback{o.time}, raw}
+	if slices.Contains(o.fronts, overISCSI) {
+		t, err := newTgtd(ctx, filepath.Join(o.dir, "tgtd"), o)
+		switch {
+		case err == nil:
+			all = append(all, t)
+		case !errors.Is(err, errNotMeant):
+			return all, err
+		}
+	}
 	for _, b := range o.bins {
 		name, bin, _ := strings.Cut(b, "=")
-		for _, n := range o.replicas {
-			s, err := newVolume(ctx, volumeOptions{name: name, bin: bin, replicas: n, o: o})
-			if err != nil {
-				return all, err
+		for _, front := range o.fronts {
+			for _, n := range o.replicas {
+				s, err := newVolume(ctx, volumeOptions{name: name, bin: bin, replicas: n, frontend: front, o: o})
+				if s != nil {
+					all = append(all, s)
+				}
+				if err != nil {
+					return all, err
+				}
 			}
-			all = append(all, s)
 		}
 	}
 	return all, nil

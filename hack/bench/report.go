@@ -12,15 +12,23 @@ import (
 )
 
 func header() {
-	fmt.Printf("%-12s %3s  %-18s %9s %8s %9s %9s %9s %9s %8s %8s %8s %7s\n",
-		"system", "rep", "case", "IOPS", "MB/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs/op", "target", "sleeps", "faults", "RSS MB")
+	fmt.Printf("%-12s %-8s %3s  %-18s %9s %8s %9s %9s %9s %9s %8s %8s %8s %7s\n",
+		"system", "by", "rep", "case", "IOPS", "MB/s", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs/op", "target", "sleeps", "faults", "RSS MB")
 }
 
 func (r Row) workload() string { return work{r.Op, r.BS, r.QD}.String() }
 
 func (r Row) print() {
-	fmt.Printf("%-12s %3d  %-18s %9.0f %8.1f %9.0f %9.0f %9.0f %9.1f %8.1f %8.1f %8.1f %7.0f\n",
-		r.System, r.Replicas, r.workload(), r.IOPS, r.IOPS*float64(r.BS)/1e6, r.P50, r.P99, r.P999, r.CPU, r.Target, r.Switches, r.Faults, r.RSS)
+	fmt.Printf("%-12s %-8.8s %3d  %-18s %9.0f %8.1f %9.0f %9.0f %9.0f %9.1f %8.1f %8.1f %8.1f %7.0f\n",
+		r.System, r.Frontend, r.Replicas, r.workload(), r.IOPS, r.IOPS*float64(r.BS)/1e6, r.P50, r.P99, r.P999, r.CPU, r.Target, r.Switches, r.Faults, r.RSS)
+}
+
+// beside is what tells a row of a volume by iSCSI from that by NVMe/TCP.
+func (r Row) beside(iscsi string) string {
+	if r.Frontend == overISCSI && r.Replicas > 0 {
+		return iscsi
+	}
+	return ""
 }
 
 // benchstat writes rows in the format of Go's benchmarks, a file per system.
@@ -32,8 +40,8 @@ func benchstat(dir string, rows []Row) error {
 			b = &bytes.Buffer{}
 			files[r.System] = b
 		}
-		fmt.Fprintf(b, "Benchmark%s/replicas=%d 1 %.1f cpu-us/op %.1f IOPS %.1f p50-us %.1f p99-us %.1f sleeps/op %.1f faults/op %.1f RSS-MB\n",
-			strings.ReplaceAll(r.workload(), "-", "/"), r.Replicas, r.CPU, r.IOPS, r.P50, r.P99, r.Switches, r.Faults, r.RSS)
+		fmt.Fprintf(b, "Benchmark%s/replicas=%d%s 1 %.1f cpu-us/op %.1f IOPS %.1f p50-us %.1f p99-us %.1f sleeps/op %.1f faults/op %.1f RSS-MB\n",
+			strings.ReplaceAll(r.workload(), "-", "/"), r.Replicas, r.beside("/iscsi"), r.CPU, r.IOPS, r.P50, r.P99, r.Switches, r.Faults, r.RSS)
 	}
 	for name, b := range files {
 		file := filepath.Join(dir, "bench-"+strings.ReplaceAll(name, " ", "-")+".txt")
@@ -60,7 +68,7 @@ func plot(rows []Row) []byte {
 			groups[r.workload()] = map[string]Row{}
 			order = append(order, r.workload())
 		}
-		groups[r.workload()][fmt.Sprintf("%d replicas, %s", r.Replicas, r.System)] = r
+		groups[r.workload()][fmt.Sprintf("%d replicas, %s%s", r.Replicas, r.System, r.beside(", iscsi"))] = r
 		longest = max(longest, r.CPU)
 	}
 	var b bytes.Buffer

@@ -4,6 +4,7 @@ package dmu_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand"
 	"os"
 	"path/filepath"
@@ -81,7 +82,13 @@ func losePower(t *testing.T, path string, ws []unstable, rng *rand.Rand) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() {
+		// Where the page cache has something to write yet, the kernel may fail the
+		// next flush of who writes past it.
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
 	keepWrite, keepSector := []float64{0, 0.5, 1, 1}[rng.Intn(4)], []float64{0.5, 0.9, 1}[rng.Intn(3)]
 	kept := map[int64]bool{} // sectors that have what a later write put there
 	for _, w := range slices.Backward(ws) {

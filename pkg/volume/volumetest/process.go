@@ -40,9 +40,9 @@ type node struct {
 	crashes  int
 	said     history.Seq // acknowledged by this process, as a member
 	leaving  bool        // it stops when it has acknowledged something
-	room     uint64   // of its extent, for a volume of that many bytes
-	late     []func() // answers of other replicas that come at the worst moment
-	turns    int      // to be rebuilt, held by this process
+	room     uint64      // of its extent, for a volume of that many bytes
+	late     []func()    // answers of other replicas that come at the worst moment
+	turns    int         // to be rebuilt, held by this process
 	rebuilds int
 	returns  int // steps back to what it had kept
 	pulled   int // chunks fetched from another

@@ -99,8 +99,8 @@ func TestBestPool(t *testing.T) {
 
 func TestExtentSize(t *testing.T) {
 	for _, tc := range []struct{ volume, want int64 }{
-		{1 << 20, 258 << 20},
-		{1 << 30, (1<<30 + 1<<30/12 + 256<<20 + 1<<20 - 1) >> 20 << 20},
+		{1 << 20, 514 << 20},
+		{1 << 30, 1792 << 20},
 	} {
 		if got := ExtentSize(tc.volume); got != tc.want {
 			t.Errorf("ExtentSize(%d) = %d, want %d", tc.volume, got, tc.want)

@@ -150,12 +150,19 @@ const gather = 3 * time.Millisecond
 
 // catchUp has the store catch up with what was acknowledged, until ctx ends.
 func (s *Server) catchUp(ctx context.Context) {
+	t := time.NewTimer(gather)
+	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.ahead:
-			time.Sleep(gather)
+			t.Reset(gather)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
 			s.calls.Do(s.core.CatchUp)
 		}
 	}

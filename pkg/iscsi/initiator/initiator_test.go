@@ -126,8 +126,10 @@ func TestRidesOut(t *testing.T) {
 	r := newRig(t, mem, target.Config{})
 	d := attach(t, r.config())
 	ended := make(chan error, 1)
-	go func() { // ends with the workload
-		for i := range 400 {
+	var restarted atomic.Bool
+	go func() { // ends a round after the restarts
+		for i, last := 0, false; !last; i++ {
+			last = i >= 400 && restarted.Load()
 			want := bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 4096)
 			got := make([]byte, len(want))
 			off := uint64(i%16) << 16
@@ -147,6 +149,7 @@ func TestRidesOut(t *testing.T) {
 		r.stop()
 		r.start(target.Config{})
 	}
+	restarted.Store(true)
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}

@@ -21,8 +21,8 @@ import (
 // acknowledged is a replica that has lost its memory: it fails, and is suspect
 // when it comes back.
 
-// The bounds of what is ahead: beyond them operations wait to be acknowledged.
-// More would not make a batch cheaper, and what comes when the store is slow
+// The bounds of what is ahead, beside the batch that is being applied: beyond
+// them operations wait to be acknowledged. More would not make a batch cheaper, and what comes when the store is slow
 // waits for all of it.
 const (
 	maxAhead      = 64
@@ -54,29 +54,42 @@ func (c *Core) accepts(ms []replication.Message) bool {
 	return true
 }
 
-// accept acknowledges ms, which were checked.
-func (c *Core) accept(ms []replication.Message, reply Reply) {
-	bytes := 0
-	for i := range ms {
-		bytes += ms[i].DataLen()
-	}
-	c.mu.Lock()
-	full := len(c.ahead.ms)+len(ms) > maxAhead || c.ahead.bytes+bytes > maxAheadBytes
-	c.mu.Unlock()
-	if full {
+// accept acknowledges ms, which were checked, as far as the bounds allow at once. It
+// returns false when the store has failed what was ahead.
+func (c *Core) accept(ms []replication.Message, reply Reply) bool {
+	for len(ms) > 0 {
+		n := c.putAhead(ms)
+		if n > 0 {
+			reply(replication.Message{Type: replication.Applied, Seq: ms[n-1].Seq})
+			ms = ms[n:]
+			continue
+		}
 		c.CatchUp()
+		if c.noteAhead(); c.rec.Membership == replication.Failed {
+			reply(c.state())
+			return false
+		}
 	}
-	last := ms[len(ms)-1].Seq
+	return true
+}
+
+// putAhead puts the first of ms that there is room for ahead of the store, and
+// returns how many; nothing ahead is room for any one.
+func (c *Core) putAhead(ms []replication.Message) (n int) {
 	c.mu.Lock()
-	first := len(c.ahead.ms) == 0
-	c.ahead.ms = append(c.ahead.ms, ms...)
-	c.ahead.bytes += bytes
-	c.taken = last
+	a := &c.ahead
+	idle := len(a.ms) == 0
+	for n < len(ms) && (len(a.ms) == 0 || len(a.ms) < maxAhead && a.bytes+ms[n].DataLen() <= maxAheadBytes) {
+		a.ms = append(a.ms, ms[n])
+		a.bytes += ms[n].DataLen()
+		c.taken = ms[n].Seq
+		n++
+	}
 	c.mu.Unlock()
-	reply(replication.Message{Type: replication.Applied, Seq: last})
-	if first {
+	if idle {
 		c.cfg.Soon()
 	}
+	return n
 }
 
 // CatchUp applies what is ahead of the store. Any goroutine may call it.

@@ -93,6 +93,23 @@ func TestAheadIsBounded(t *testing.T) {
 	}
 }
 
+// TestRunIsBounded: a run that is larger than the bounds goes in parts.
+func TestRunIsBounded(t *testing.T) {
+	d := &disk{}
+	r, _ := aheadOf(t, d, 0)
+	var run []replication.Message
+	for s := history.Seq(1); s <= 2*maxAhead+1; s++ {
+		run = append(run, apply(1, s, byte(s)))
+	}
+	got, ok := r.say(1, run...)
+	if !ok || len(got) != 3 || got[2].Seq != 2*maxAhead+1 {
+		t.Errorf("answered by %v", got)
+	}
+	if mark := d.s.Info().Mark; mark != 2*maxAhead {
+		t.Errorf("the store is at %d, want %d", mark, 2*maxAhead)
+	}
+}
+
 // TestAheadAtTheEnd: a stop in good order leaves nothing out; a kill does, and the
 // replica is suspect then.
 func TestAheadAtTheEnd(t *testing.T) {
@@ -135,6 +152,21 @@ func TestAheadFails(t *testing.T) {
 		if got := r.must(2, replication.State, hello(2)); replication.Membership(got.Kind) != replication.Failed {
 			t.Errorf("after a failure the replica is %v", &got)
 		}
+	}
+}
+
+// TestNothingAfterAFailure: what comes when the bounds are reached, and the store
+// fails, is not acknowledged; and the end says why.
+func TestNothingAfterAFailure(t *testing.T) {
+	d := &disk{}
+	r, _ := aheadOf(t, d, maxAhead)
+	d.s.Inject(memstore.Apply, 1, store.ErrNoSpace)
+	got, ok := r.say(1, apply(1, maxAhead+1, 1))
+	if ok || len(got) != 1 || got[0].Type != replication.State || got[0].Code != replication.ErrNoSpace {
+		t.Errorf("after a failure an operation is answered by %v", got)
+	}
+	if err := r.Close(); !errors.Is(err, store.ErrNoSpace) {
+		t.Errorf("it closed with %v", err)
 	}
 }
 

@@ -38,8 +38,7 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 		ops = append(ops, op)
 	}
 	if soon {
-		c.accept(ms, reply)
-		return true
+		return c.accept(ms, reply)
 	}
 	unhealed, err := c.perform(ms, ops)
 	if err != nil {
@@ -158,7 +157,7 @@ func (c *Core) fits(op store.Op) bool {
 		if op.Kind == store.Write && uint64(len(op.Data)) != e.Len || op.Kind == store.Unmap && len(op.Data) != 0 {
 			return false
 		}
-		return e.Len > 0 && e.End() <= c.store.Info().Size && e.Off%512 == 0 && e.Len%512 == 0
+		return e.Len > 0 && e.End() > e.Off && e.End() <= c.store.Info().Size && e.Off%512 == 0 && e.Len%512 == 0
 	case store.Snapshot:
 		return e.Len == 0 && store.CheckName(op.Name) == nil
 	case store.Resize:

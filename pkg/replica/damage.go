@@ -39,17 +39,21 @@ func (c *Core) applyAll(ops []store.Op) (unhealed map[int]bool, err error) {
 			return nil, err
 		}
 		at += rotten.Done
+		// A repair in part is not worth a place among what is lost that a host's
+		// write may need.
+		repair := ops[at].Seq == 0 && c.rec.Membership == replication.Member
+		unnamed := len(rotten.Blocks) == 0
 		switch {
-		case len(rotten.Blocks) > 0:
-			if err := c.lose(rotten.Blocks); err != nil {
-				return nil, err
-			}
-		case ops[at].Seq == 0 && c.rec.Membership == replication.Member:
+		case repair && (unnamed || len(c.rec.Lost.With(rotten.Blocks...)) > maxLost/2):
 			if unhealed == nil {
 				unhealed = map[int]bool{}
 			}
 			unhealed[at] = true
 			at++
+		case !unnamed:
+			if err := c.lose(rotten.Blocks); err != nil {
+				return nil, err
+			}
 		default:
 			return nil, err
 		}

@@ -147,6 +147,34 @@ func TestTooMuchIsLost(t *testing.T) {
 	}
 }
 
+// TestRepairInPartLosesLittle: repairs of parts of rotten blocks do not take the
+// places among what is lost that writes need; what they do not help is said.
+func TestRepairInPartLosesLittle(t *testing.T) {
+	d := &disk{}
+	r := member(t, d, 2*maxLost)
+	helped := 0
+	for i := range uint64(2 * maxLost) {
+		off := 4096 * (i + 1)
+		if !d.s.Rot(off) {
+			t.Fatal("nothing to rot")
+		}
+		if off/4096%2 == 0 {
+			continue // not neighbours
+		}
+		got, ok := r.say(1, copyMessage(off, 512, 1))
+		last := got[len(got)-1]
+		if !ok || last.Type != replication.Done {
+			t.Fatalf("repair of a part of block %d: %v", i, got)
+		}
+		if last.Code == replication.OK {
+			helped++
+		}
+	}
+	if helped != maxLost/2 {
+		t.Errorf("%d repairs helped, want %d", helped, maxLost/2)
+	}
+}
+
 // TestDamageIsToldAtBegin: a target that begins with a replica hears of it.
 func TestDamageIsToldAtBegin(t *testing.T) {
 	_, r := rotten(t)

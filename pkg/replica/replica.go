@@ -179,6 +179,9 @@ func (c *Core) Close() error {
 	if err == nil && c.fail == replication.OK {
 		err = s.SetMeta(b)
 	}
+	c.mu.Lock()
+	err = errors.Join(c.ahead.err, err)
+	c.mu.Unlock()
 	return errors.Join(err, s.Close())
 }
 

@@ -220,7 +220,7 @@ func (s *Server) read(c *conn, in, out *queue) error {
 		if err != nil {
 			return err
 		}
-		if m.Type == replication.Ping && s.core.Current(c.id) {
+		if m.Type == replication.Ping && s.core.Current(c.id) && s.core.Err() == nil {
 			// A lease must not wait behind a slow transaction group.
 			out.put(replication.Message{Type: replication.Pong, ID: m.ID})
 			continue

@@ -71,10 +71,12 @@ func configure(ctx context.Context, control, path string) error {
 	}
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
-	err := adm("--op", "new", "--mode", "target", "--tid", "1", "-T", tgtdNode)
-	for tries := 0; err != nil && tries < 100; tries++ { // until it answers
+	var err error
+	for range 100 { // until it answers
+		if err = adm("--op", "new", "--mode", "target", "--tid", "1", "-T", tgtdNode); err == nil {
+			break
+		}
 		<-again.C
-		err = adm("--op", "new", "--mode", "target", "--tid", "1", "-T", tgtdNode)
 	}
 	if err == nil {
 		err = adm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "--bstype", "aio", "-b", path)

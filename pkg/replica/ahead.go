@@ -22,8 +22,8 @@ import (
 // when it comes back.
 
 // The bounds of what is ahead, beside the batch that is being applied: beyond
-// them operations wait to be acknowledged. More would not make a batch cheaper, and what comes when the store is slow
-// waits for all of it.
+// them operations wait to be acknowledged. More would not make a batch cheaper,
+// and what comes when the store is slow waits for all of it.
 const (
 	maxAhead      = 64
 	maxAheadBytes = 256 << 10
@@ -35,6 +35,7 @@ type ahead struct {
 
 	// Guarded by Core.mu.
 	ms    []replication.Message
+	ops   []store.Op // of ms
 	bytes int
 	err   error // of the store: what is ahead can never be applied
 }
@@ -54,14 +55,15 @@ func (c *Core) accepts(ms []replication.Message) bool {
 	return true
 }
 
-// accept acknowledges ms, which were checked, as far as the bounds allow at once. It
-// returns false when the store has failed what was ahead.
-func (c *Core) accept(ms []replication.Message, reply Reply) bool {
+// accept acknowledges ms, which were checked and of which ops are the operations, as
+// far as the bounds allow at once. It returns false when the store has failed what
+// was ahead.
+func (c *Core) accept(ms []replication.Message, ops []store.Op, reply Reply) bool {
 	for len(ms) > 0 {
-		n := c.putAhead(ms)
+		n := c.putAhead(ms, ops)
 		if n > 0 {
 			reply(replication.Message{Type: replication.Applied, Seq: ms[n-1].Seq})
-			ms = ms[n:]
+			ms, ops = ms[n:], ops[n:]
 			continue
 		}
 		c.CatchUp()
@@ -75,14 +77,14 @@ func (c *Core) accept(ms []replication.Message, reply Reply) bool {
 
 // putAhead puts the first of ms that there is room for ahead of the store, and
 // returns how many; nothing ahead is room for any one.
-func (c *Core) putAhead(ms []replication.Message) (n int) {
+func (c *Core) putAhead(ms []replication.Message, ops []store.Op) (n int) {
 	c.mu.Lock()
 	a := &c.ahead
 	idle := len(a.ms) == 0
-	for n < len(ms) && (len(a.ms) == 0 || len(a.ms) < maxAhead && a.bytes+ms[n].DataLen() <= maxAheadBytes) {
-		a.ms = append(a.ms, ms[n])
-		a.bytes += ms[n].DataLen()
-		c.taken = ms[n].Seq
+	for n < len(ms) && (len(a.ms) == 0 || len(a.ms) < maxAhead && a.bytes+len(ops[n].Data) <= maxAheadBytes) {
+		a.ms, a.ops = append(a.ms, ms[n]), append(a.ops, ops[n])
+		a.bytes += len(ops[n].Data)
+		c.taken = ops[n].Seq
 		n++
 	}
 	c.mu.Unlock()
@@ -97,15 +99,11 @@ func (c *Core) CatchUp() {
 	c.ahead.turn.Lock()
 	defer c.ahead.turn.Unlock()
 	c.mu.Lock()
-	ms, err := c.ahead.ms, c.ahead.err
-	c.ahead.ms, c.ahead.bytes = nil, 0
+	ms, ops, err := c.ahead.ms, c.ahead.ops, c.ahead.err
+	c.ahead.ms, c.ahead.ops, c.ahead.bytes = nil, nil, 0
 	c.mu.Unlock()
 	if len(ms) == 0 || err != nil {
 		return
-	}
-	ops := make([]store.Op, len(ms))
-	for i := range ms {
-		ops[i] = ms[i].Op()
 	}
 	if _, err := c.perform(ms, ops); err != nil {
 		err = fmt.Errorf("apply operations %d to %d, which were acknowledged: %w", ms[0].Seq, ms[len(ms)-1].Seq, err)

@@ -38,7 +38,7 @@ func (c *Core) change(conn ConnID, ms []replication.Message, reply Reply) bool {
 		ops = append(ops, op)
 	}
 	if soon {
-		return c.accept(ms, reply)
+		return c.accept(ms, ops, reply)
 	}
 	unhealed, err := c.perform(ms, ops)
 	if err != nil {

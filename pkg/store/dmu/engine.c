@@ -77,6 +77,7 @@ start(void)
 	/* the log has a metaslab of its own, in smaller pools than ZFS's 64 */
 	zfs_embedded_slog_min_ms = 16;
 	scrub_init();
+	alloc_init();
 	io_engine = io_select(io_engine, &io_why);
 	kernel_init(SPA_MODE_READ | SPA_MODE_WRITE);
 }

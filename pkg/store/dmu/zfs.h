@@ -193,6 +193,7 @@ struct cask_snap {
 
 /* scrub.c */
 void scrub_init(void);
+void alloc_init(void);
 void scrub_found(spa_t *spa, const zbookmark_phys_t *zb);
 void scrub_forget(spa_t *spa);
 

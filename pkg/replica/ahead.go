@@ -17,7 +17,8 @@ import (
 //
 // So between taken and applied there is what is ahead of the store. Whatever is
 // no plain change (a read, a flush, a promise, the end of the process) finds
-// nothing ahead: CatchUp comes before it. A store that fails what was
+// nothing ahead: CatchUp comes before it. After a flush the next write is likely to
+// have one, too, and is applied while its acknowledgement is on the way. A store that fails what was
 // acknowledged is a replica that has lost its memory: it fails, and is suspect
 // when it comes back.
 
@@ -38,6 +39,8 @@ type ahead struct {
 	ops   []store.Op // of ms
 	bytes int
 	err   error // of the store: what is ahead can never be applied
+
+	flushed bool // nothing was put ahead since the last flush
 }
 
 // accepts reports whether ms may be acknowledged before they are applied: what
@@ -80,7 +83,8 @@ func (c *Core) accept(ms []replication.Message, ops []store.Op, reply Reply) boo
 func (c *Core) putAhead(ms []replication.Message, ops []store.Op) (n int) {
 	c.mu.Lock()
 	a := &c.ahead
-	idle := len(a.ms) == 0
+	idle, again := len(a.ms) == 0, a.flushed
+	a.flushed = false
 	for n < len(ms) && (len(a.ms) == 0 || len(a.ms) < maxAhead && a.bytes+len(ops[n].Data) <= maxAheadBytes) {
 		a.ms, a.ops = append(a.ms, ms[n]), append(a.ops, ops[n])
 		a.bytes += len(ops[n].Data)
@@ -89,9 +93,16 @@ func (c *Core) putAhead(ms []replication.Message, ops []store.Op) (n int) {
 	}
 	c.mu.Unlock()
 	if idle {
-		c.cfg.Soon()
+		c.cfg.Soon(again)
 	}
 	return n
+}
+
+// noteFlush remembers that a flush came, for what is put ahead next.
+func (c *Core) noteFlush() {
+	c.mu.Lock()
+	c.ahead.flushed = true
+	c.mu.Unlock()
 }
 
 // CatchUp applies what is ahead of the store. Any goroutine may call it.

@@ -18,7 +18,7 @@ func aheadOf(t *testing.T, d *disk, n history.Seq) (*rig, *int) {
 	t.Helper()
 	soon := 0
 	r := member(t, d, 0)
-	r.cfg.Soon = func() { soon++ }
+	r.cfg.Soon = func(bool) { soon++ }
 	for s := history.Seq(1); s <= n; s++ {
 		if got := r.must(1, replication.Applied, apply(1, s, byte(s))); got.Seq != s {
 			t.Fatalf("operation %d: %v", s, &got)
@@ -28,6 +28,30 @@ func aheadOf(t *testing.T, d *disk, n history.Seq) (*rig, *int) {
 		t.Fatalf("the store is at %d already", mark)
 	}
 	return r, &soon
+}
+
+// TestFlushIsExpected: what is acknowledged right after a flush is to be applied now.
+func TestFlushIsExpected(t *testing.T) {
+	r, _ := aheadOf(t, &disk{}, 0)
+	var asked []bool
+	r.cfg.Soon = func(now bool) { asked = append(asked, now) }
+	seq := history.Seq(0)
+	write := func() {
+		seq++
+		r.must(1, replication.Applied, apply(1, seq, byte(seq)))
+	}
+	flush := func() { r.must(1, replication.Done, replication.Message{Type: replication.Flush, Epoch: 1, ID: 7}) }
+	write()
+	write() // together with the one before it
+	flush()
+	write()
+	flush()
+	write()
+	r.CatchUp()
+	write() // there was none
+	if want := []bool{false, true, true, false}; !slices.Equal(asked, want) {
+		t.Errorf("asked to catch up now: %v, want %v", asked, want)
+	}
 }
 
 func TestAcknowledgedBeforeApplied(t *testing.T) {

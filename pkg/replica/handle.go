@@ -281,6 +281,7 @@ func (c *Core) changed(m *replication.Message, reply Reply) {
 }
 
 func (c *Core) flush(id uint64, reply Reply) {
+	c.noteFlush()
 	c.later(func(s store.Store) {
 		m := replication.Message{Type: replication.Done, ID: id}
 		if mutant.On(mutant.FlushInMemory) {

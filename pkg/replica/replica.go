@@ -58,8 +58,9 @@ type Config struct {
 	// Run carries out work that may block; it may return before or after.
 	Run func(func())
 	// Soon is told that operations were acknowledged which CatchUp is to
-	// apply, soon and on another goroutine; nil: none is before it is applied.
-	Soon func()
+	// apply on another goroutine: soon, or now, for a flush is likely to follow.
+	// nil: none is before it is applied.
+	Soon func(now bool)
 	// Peers may be nil: rebuilds then go through the target.
 	Peers Peers
 	// Turns may be nil: no bound.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,7 @@ type Server struct {
 	mu    sync.Mutex // held around Core.Handle
 	core  *Core
 	tasks chan func()
-	ahead chan struct{} // has room for one: the store is to catch up
+	ahead chan bool // has room for one: the store is to catch up, now if true
 	calls procs.Calls
 	logf  func(string, ...any)
 	peers peers
@@ -56,7 +57,7 @@ func (c *conn) Abort() { c.nc.Close() }
 
 // NewServer opens the replica; cfg.Run and cfg.Peers are the Server's own.
 func NewServer(cfg Config) *Server {
-	s := &Server{tasks: make(chan func(), 256), ahead: make(chan struct{}, 1), logf: cfg.Logf}
+	s := &Server{tasks: make(chan func(), 256), ahead: make(chan bool, 1), logf: cfg.Logf}
 	if s.logf == nil {
 		s.logf = func(string, ...any) {}
 	}
@@ -68,9 +69,9 @@ func NewServer(cfg Config) *Server {
 	}
 	cfg.Peers = &s.peers
 	cfg.Run = func(f func()) { s.tasks <- f }
-	cfg.Soon = func() {
+	cfg.Soon = func(now bool) {
 		select {
-		case s.ahead <- struct{}{}:
+		case s.ahead <- now:
 		default:
 		}
 	}
@@ -156,7 +157,12 @@ func (s *Server) catchUp(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.ahead:
+		case now := <-s.ahead:
+			if now {
+				runtime.Gosched() // the acknowledgement goes first
+				s.calls.Do(s.core.CatchUp)
+				continue
+			}
 			t.Reset(gather)
 		}
 		select {

@@ -184,9 +184,9 @@ func (n *node) run(life int) func(func()) {
 	}
 }
 
-// soon has the store catch up a little later.
-func (n *node) soon(life int) func() {
-	return func() {
+// soon has the store catch up a little later, or at once.
+func (n *node) soon(life int) func(now bool) {
+	return func(bool) {
 		n.w.after(n.w.between(0, 3*ms), func() {
 			if n.up && n.life == life {
 				n.core.CatchUp()

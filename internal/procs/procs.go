@@ -21,8 +21,12 @@ import (
 
 const (
 	every = 500 * time.Millisecond // how often the number is looked at
-	full  = 0.6                    // of a processor: more load than that for each, and there are more
+	full  = 0.7                    // of a processor: more load than that for each, and there are more
 	spare = 0.5                    // less than that for each of one fewer, and there is one fewer
+
+	// How many looks pass between two trials of one fewer.
+	firstTrial = 8
+	lastTrial  = 128
 )
 
 // Fit keeps the number of processors as small as the load allows until ctx ends,
@@ -34,8 +38,8 @@ func Fit(ctx context.Context, used ...func() time.Duration) {
 		return
 	}
 	most := runtime.GOMAXPROCS(0)
-	n := 1
-	runtime.GOMAXPROCS(n)
+	c := count{n: 1, most: most, pause: firstTrial}
+	runtime.GOMAXPROCS(c.n)
 	defer runtime.GOMAXPROCS(most)
 	t := time.NewTicker(every)
 	defer t.Stop()
@@ -56,23 +60,48 @@ func Fit(ctx context.Context, used ...func() time.Duration) {
 			load = max(load, float64(now-before[i])/float64(took))
 			before[i] = now
 		}
-		if want := next(n, most, load); want != n {
-			n = want
-			runtime.GOMAXPROCS(n)
+		if c.next(load) {
+			runtime.GOMAXPROCS(c.n)
 		}
 	}
 }
 
-// next is the number of processors to follow n, at most most, when load of them
-// was used.
-func next(n, most int, load float64) int {
+// count is the number of processors, at most most. That a load is more than one
+// fewer can carry does not show that it would be: with more of them there is more to
+// wake, and calls into C take longer. So one fewer is tried now and then, less
+// often each time that it turns out to be too few.
+type count struct {
+	n, most int
+	pause   int  // looks from a trial that failed to the next
+	since   int  // looks since n changed
+	trial   bool // n is one fewer than was known to do
+}
+
+// next follows a look that showed load, in processors. It reports whether n changed.
+func (c *count) next(load float64) bool {
+	was := c.n
+	c.since++
 	switch {
-	case load > full*float64(n):
-		return min(most, int(math.Ceil(load/full)))
-	case load < spare*float64(n-1):
-		return n - 1
+	case load > full*float64(c.n):
+		c.n = min(c.most, int(math.Ceil(load/full)))
+		if !c.trial {
+			c.pause = firstTrial
+		} else {
+			c.pause = min(2*c.pause, lastTrial)
+		}
+		c.trial = false
+	case load < spare*float64(c.n-1):
+		c.n, c.trial = c.n-1, false
+	case c.n > 1 && load < spare*float64(c.n) && c.since >= c.pause:
+		c.n, c.trial = c.n-1, true
+	case c.trial && c.since >= c.pause:
+		c.trial = false // it does
 	}
-	return n
+	if c.n == was {
+		return false
+	}
+	c.since = 0
+	return true
 }
 
 // CPU is the processor time of this process so far.

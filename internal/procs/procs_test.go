@@ -16,11 +16,11 @@ func TestNext(t *testing.T) {
 		want    int
 	}{
 		{1, 8, 0, 1},
-		{1, 8, 0.59, 1},
-		{1, 8, 0.61, 2},
+		{1, 8, 0.69, 1},
+		{1, 8, 0.71, 2},
 		{1, 8, 1, 2}, // all that one can show
-		{2, 8, 2, 4},
-		{4, 8, 4, 7},
+		{2, 8, 2, 3},
+		{4, 8, 4, 6},
 		{7, 8, 7, 8}, // not beyond what there is
 		{1, 1, 1, 1},
 		{2, 8, 0.55, 2}, // does not flap around the bound of one
@@ -28,9 +28,40 @@ func TestNext(t *testing.T) {
 		{8, 8, 0, 7}, // one at a time
 		{8, 8, 4, 8},
 	} {
-		if got := next(c.n, c.most, c.load); got != c.want {
-			t.Errorf("next(%d, %d, %v) = %d, want %d", c.n, c.most, c.load, got, c.want)
+		got := count{n: c.n, most: c.most, pause: firstTrial}
+		if changed := got.next(c.load); got.n != c.want || changed != (c.want != c.n) {
+			t.Errorf("%d of %d with a load of %v: %d, want %d (changed: %v)", c.n, c.most, c.load, got.n, c.want, changed)
 		}
+	}
+}
+
+// looks is how often c has each number of processors in n looks.
+func looks(c *count, n int, load func(procs int) float64) (times [3]int) {
+	for range n {
+		c.next(load(c.n))
+		times[c.n]++
+	}
+	return times
+}
+
+// TestTrial: one processor is found to do where two show more load than it could
+// carry; and where it does not, it is tried ever more seldom.
+func TestTrial(t *testing.T) {
+	c := &count{n: 2, most: 2, pause: firstTrial}
+	inflated := func(procs int) float64 { return []float64{0, 0.6, 0.85}[procs] }
+	if got := looks(c, 100, inflated); got[2] >= 2*firstTrial || c.n != 1 {
+		t.Errorf("a load that one carries: %v looks with 0, 1, 2 processors", got)
+	}
+	c = &count{n: 2, most: 2, pause: firstTrial}
+	needed := func(procs int) float64 { return []float64{0, 0.95, 0.9}[procs] }
+	if got := looks(c, 1000, needed); got[1] < 3 || got[1] > 15 {
+		t.Errorf("a load that takes two: %v looks with 0, 1, 2 processors", got)
+	}
+	c.pause = lastTrial
+	looks(c, 2*lastTrial, inflated)
+	looks(c, 1, needed)
+	if c.n != 2 || c.pause != firstTrial {
+		t.Errorf("after one did for long, and no more: %+v", c)
 	}
 }
 

@@ -238,7 +238,7 @@ func (m *Message) Op() store.Op {
 	if op.Kind == store.Snapshot {
 		op.Name = string(m.Bufs[0])
 	} else {
-		op.Data = m.Bufs[0]
+		op.Data, op.Own = m.Bufs[0], m.Own
 	}
 	return op
 }

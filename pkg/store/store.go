@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/history"
 )
 
@@ -62,11 +63,12 @@ const (
 // Op is one change. Ops of one Apply happen in order.
 type Op struct {
 	Kind   Kind
-	Seq    history.Seq  // new mark, greater than the one before; 0 leaves the mark
-	Base   history.Seq  // Rebase: at most the mark; DropSnapshot: the snapshot's Seq
-	Extent block.Extent // Write, Unmap: aligned to 512 bytes; Rebase, Resize: see there
-	Data   []byte       // Write only, len == Extent.Len; not kept after Apply returns
-	Name   string       // Snapshot only
+	Seq    history.Seq    // new mark, greater than the one before; 0 leaves the mark
+	Base   history.Seq    // Rebase: at most the mark; DropSnapshot: the snapshot's Seq
+	Extent block.Extent   // Write, Unmap: aligned to 512 bytes; Rebase, Resize: see there
+	Data   []byte         // Write only, len == Extent.Len; not kept after Apply returns, unless there is Own
+	Own    *buffer.Buffer // of Data, which a store may hold; nil: Go's memory
+	Name   string         // Snapshot only
 }
 
 // Bounds of snapshots. The length of names is what an operation's place on the

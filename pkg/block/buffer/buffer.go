@@ -2,18 +2,20 @@
 // buffer for each transfer and give it back when the answer was written, so
 // that a connection in its steady state allocates nothing.
 //
-// Get and Free may be called from any goroutine; a Buffer has one owner.
+// All may be called from any goroutine. A Buffer has one owner, and more after Hold.
 package buffer
 
 import (
 	"math/bits"
 	"sync"
+	"sync/atomic"
 )
 
 // Buffer is memory for one transfer.
 type Buffer struct {
-	B     []byte
-	class int
+	B      []byte
+	class  int
+	owners atomic.Int32
 }
 
 // Sizes of buffers, powers of two.
@@ -34,14 +36,20 @@ func Get(n int) *Buffer {
 	if v := pools[class].Get(); v != nil {
 		b := v.(*Buffer)
 		b.B = b.B[:n]
+		b.owners.Store(1)
 		return b
 	}
-	return &Buffer{B: make([]byte, n, 1<<(class+minShift)), class: class}
+	b := &Buffer{B: make([]byte, n, 1<<(class+minShift)), class: class}
+	b.owners.Store(1)
+	return b
 }
 
-// Free gives b back; nil is nothing.
+// Hold makes the caller one more owner of b, whose content does not change any more.
+func (b *Buffer) Hold() { b.owners.Add(1) }
+
+// Free gives b back once every owner has called it; nil is nothing.
 func (b *Buffer) Free() {
-	if b != nil {
+	if b != nil && b.owners.Add(-1) == 0 {
 		pools[b.class].Put(b)
 	}
 }

@@ -67,7 +67,7 @@ write_one(cask_vol *v, const op_t *op, int zeroes, dmu_tx_t *tx)
 	ghost_write(v, op->off, op->len, data, tx);
 	if (zeroes)
 		region_set(v, op->off, op->len, tx);
-	log_write(v, op->off, op->len, data, op->seq, tx);
+	log_write(v, op, tx);
 }
 
 /* The blocks that a transaction writes in part, held with their content. */

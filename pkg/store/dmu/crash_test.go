@@ -68,6 +68,9 @@ func victim(arg string) {
 		if err := s.Apply(ops); err != nil {
 			victimFails(err)
 		}
+		for i := range ops {
+			ops[i].Own.Free() // another operation's, as soon as the store lets go of it
+		}
 		mark, err := s.Info().Mark, error(nil)
 		switch k := choose.Intn(150); {
 		case k == 0:

@@ -73,3 +73,11 @@ func (s *Store) ChangedAtMost(since history.Seq, limit int) ([]block.Extent, err
 
 // TXG is the last transaction group that is on the disk.
 func (s *Store) TXG() uint64 { return uint64(s.words()[3]) }
+
+// Staying is the number of writes whose data the log refers to.
+func Staying() int {
+	staying.free()
+	staying.mu.Lock()
+	defer staying.mu.Unlock()
+	return len(staying.held)
+}

@@ -38,24 +38,120 @@ log_piece(cask_vol *v, uint64_t off, uint64_t len, const char *data,
 	zil_itx_assign(v->zil, itx, tx);
 }
 
-void
-log_write(cask_vol *v, uint64_t off, uint64_t len, const char *data,
-    uint64_t seq, dmu_tx_t *tx)
+/* Data that stays with the caller, from the write until the record is gone. */
+typedef struct stay {
+	struct stay *next;
+	uint64_t number;
+} stay_t;
+
+static stay_t *let_go;	/* of all volumes: the last ones outlive theirs */
+
+static void
+put_let_go(void *arg)
 {
+	stay_t *s = arg;
+
+	s->next = __atomic_load_n(&let_go, __ATOMIC_RELAXED);
+	while (!__atomic_compare_exchange_n(&let_go, &s->next, s, 1,
+	    __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		;
+}
+
+uint64_t
+cask_let_go(uint64_t *numbers, uint64_t max)
+{
+	static stay_t *taken;
+	uint64_t n = 0;
+
+	if (taken == NULL)
+		taken = __atomic_exchange_n(&let_go, NULL, __ATOMIC_ACQUIRE);
+	for (; n < max && taken != NULL; n++) {
+		stay_t *s = taken;
+		taken = s->next;
+		numbers[n] = s->number;
+		free(s);
+	}
+	return (n);
+}
+
+/* In place of a record's lr_blkptr, while it is in memory. */
+typedef struct {
+	const char *data;
+	uint64_t off;	/* of data in the volume */
+	uint64_t end;
+} from_t;
+_Static_assert(sizeof (from_t) <= sizeof (blkptr_t), "fits");
+
+/*
+ * ZFS writes a record, or as much of it as a block of the log has room for: lr
+ * says which part.
+ */
+int
+log_fetch(void *arg, uint64_t arg2, lr_write_t *lr, char *buf, struct lwb *lwb,
+    zio_t *zio)
+{
+	const from_t *from = (const from_t *)&lr->lr_blkptr;
+
+	(void) arg, (void) arg2, (void) lwb, (void) zio;
+	memcpy(buf, from->data + (lr->lr_offset - from->off), lr->lr_length);
+	if (lr->lr_offset + lr->lr_length < from->end)
+		lr->lr_blkoff = LR_MORE;
+	BP_ZERO(&lr->lr_blkptr);
+	return (0);
+}
+
+/* A record that refers to op's data. */
+static void
+log_reference(cask_vol *v, const op_t *op, stay_t *stay, dmu_tx_t *tx)
+{
+	itx_t *itx = zil_itx_create(TX_WRITE, sizeof (lr_write_t));
+	lr_write_t *lr = (lr_write_t *)&itx->itx_lr;
+	from_t *from = (from_t *)&lr->lr_blkptr;
+
+	lr->lr_foid = DATA_OBJ;
+	lr->lr_offset = op->off;
+	lr->lr_length = op->len;
+	lr->lr_blkoff = op->seq;
+	BP_ZERO(&lr->lr_blkptr);
+	from->data = (const char *)(uintptr_t)op->data;
+	from->off = op->off;
+	from->end = op->off + op->len;
+	stay->number = op->number;
+	itx->itx_wr_state = WR_NEED_COPY;
+	itx->itx_private = v;
+	itx->itx_callback = put_let_go;
+	itx->itx_callback_data = stay;
+	itx->itx_sync = B_TRUE;
+	zil_itx_assign(v->zil, itx, tx);
+}
+
+void
+log_write(cask_vol *v, const op_t *op, dmu_tx_t *tx)
+{
+	uint64_t off = op->off, len = op->len;
+	const char *data = (const char *)(uintptr_t)op->data;
+	stay_t *stay;
+
 	if (len == 0) {
-		log_unmap(v, off, 0, seq, tx);
+		log_unmap(v, off, 0, op->seq, tx);
 		return;
 	}
 	if (zil_replaying(v->zil, tx))
 		return;
 	dsl_pool_wrlog_count(dmu_objset_pool(v->os), len, dmu_tx_get_txg(tx));
+	if (op->number != 0) {
+		stay = malloc(sizeof (*stay));
+		VERIFY3P(stay, !=, NULL);
+		log_reference(v, op, stay, tx);
+		return;
+	}
 	while (len > v->max_record) {
 		log_piece(v, off, v->max_record, data, LR_MORE, tx);
 		off += v->max_record;
 		data += v->max_record;
 		len -= v->max_record;
 	}
-	log_piece(v, off, len, data, seq, tx);
+	log_piece(v, off, len, data, op->seq, tx);
 }
 
 void

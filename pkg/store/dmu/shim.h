@@ -19,7 +19,8 @@
 #define	CASK_OP_RESIZE	4
 
 /* words of one operation in cask_apply's array */
-#define	CASK_OP_WORDS	6	/* kind, seq, base, offset, length, data address */
+/* kind, seq, base, offset, length, data address, its number */
+#define	CASK_OP_WORDS	7
 
 /* words of cask_info's answer */
 #define	CASK_INFO_WORDS	4	/* size, block size, mark, synced TXG */
@@ -72,6 +73,12 @@ int cask_suspensions(void);
  */
 int cask_apply(cask_vol *v, const uint64_t *ops, uint64_t n, uint64_t *done,
     int may_block);
+/*
+ * The data of a write with a number, not 0, stays where it is until the number is
+ * among those that this returns, at most max at a time; of all volumes. Not to be
+ * called by two threads at once.
+ */
+uint64_t cask_let_go(uint64_t *numbers, uint64_t max);
 int cask_read(cask_vol *v, uint64_t off, uint64_t len, void *buf);
 int cask_flush(cask_vol *v);
 /* drop what is cached and clean, and give free memory back to the kernel */

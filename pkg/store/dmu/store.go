@@ -302,6 +302,7 @@ func performed(e C.int) (int, C.int) {
 func (s *Store) applyPlain(ops []store.Op) (int, C.int) {
 	var pins runtime.Pinner
 	words := encode(ops, &pins)
+	staying.free()
 	done, e := s.applyWords(words, 0)
 	if e == C.int(syscall.EAGAIN) {
 		more := make(chan int, 1)
@@ -318,6 +319,7 @@ func (s *Store) applyPlain(ops []store.Op) (int, C.int) {
 		pins.Unpin()
 	}
 	if e != C.CASK_SUSPENDED {
+		staying.drop(words[done*C.CASK_OP_WORDS:])
 		w := s.words()
 		s.mu.Lock()
 		s.size, s.mark = uint64(w[0]), history.Seq(w[2])
@@ -341,12 +343,16 @@ func encode(ops []store.Op, pins *runtime.Pinner) []uint64 {
 	words := make([]uint64, 0, len(ops)*C.CASK_OP_WORDS)
 	for i := range ops {
 		o := &ops[i]
-		var data uint64
+		var data, number uint64
 		if len(o.Data) > 0 {
-			pins.Pin(&o.Data[0])
+			if o.Own != nil && len(o.Data) >= stayMin {
+				number = staying.hold(o.Own)
+			} else {
+				pins.Pin(&o.Data[0])
+			}
 			data = uint64(uintptr(unsafe.Pointer(&o.Data[0])))
 		}
-		words = append(words, kind(o.Kind), uint64(o.Seq), uint64(o.Base), o.Extent.Off, o.Extent.Len, data)
+		words = append(words, kind(o.Kind), uint64(o.Seq), uint64(o.Base), o.Extent.Off, o.Extent.Len, data, number)
 	}
 	return words
 }

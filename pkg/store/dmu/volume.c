@@ -7,14 +7,6 @@
 #define	READ_STEP	(1ULL << 20)
 
 static int
-get_data(void *arg, uint64_t arg2, lr_write_t *lr, char *buf, struct lwb *lwb,
-    zio_t *zio)
-{
-	(void) arg, (void) arg2, (void) lr, (void) buf, (void) lwb, (void) zio;
-	return (ENOTSUP);	/* every record carries its data */
-}
-
-static int
 hold_mark(cask_vol *v)
 {
 	int e = dnode_hold(v->os, MARK_OBJ, v, &v->mark_dn);
@@ -63,7 +55,7 @@ recover(cask_vol *v)
 	log_replay(v);
 	if (v->replay_error != 0)
 		return (v->replay_error);
-	v->zil = zil_open(v->os, get_data);
+	v->zil = zil_open(v->os, log_fetch);
 	return (0);
 }
 

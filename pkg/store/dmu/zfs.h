@@ -154,8 +154,8 @@ uint64_t ghost_copy(cask_vol *v, uint64_t txg, ghost_t *out);
 uint64_t ghost_copy_of(const mark_t *m, uint64_t txg, ghost_t *out);
 
 /* log.c */
-void log_write(cask_vol *v, uint64_t off, uint64_t len, const char *data,
-    uint64_t seq, dmu_tx_t *tx);
+int log_fetch(void *arg, uint64_t arg2, lr_write_t *lr, char *buf,
+    struct lwb *lwb, zio_t *zio);
 void log_unmap(cask_vol *v, uint64_t off, uint64_t len, uint64_t seq,
     dmu_tx_t *tx);
 void log_replay(cask_vol *v);
@@ -168,9 +168,12 @@ typedef struct {
 	uint64_t off;
 	uint64_t len;
 	uint64_t data;
+	uint64_t number;	/* of data that stays: cask_let_go */
 } op_t;
 
 _Static_assert(sizeof (op_t) == CASK_OP_WORDS * sizeof (uint64_t), "flat");
+
+void log_write(cask_vol *v, const op_t *op, dmu_tx_t *tx);
 
 int read_blocks(dnode_t *dn, uint64_t off, uint64_t len, void *buf);
 int apply_writes(cask_vol *v, const op_t *ops, uint64_t n, int may_block);

@@ -79,7 +79,8 @@ func testKeep(t *testing.T, f Factory) {
 func (r *run) stray() {
 	t := r.t
 	t.Helper()
-	meta := pattern(r.gen.Rng, 512)
+	meta := make([]byte, 512)
+	pattern(r.gen.Rng, meta)
 	if err := r.s.SetMeta(meta); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/cask-storage/cask/pkg/block"
+	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
 )
@@ -105,7 +106,7 @@ func (g *Gen) snapshot() store.Op {
 	return store.Op{Kind: store.Snapshot, Seq: g.Seq, Name: fmt.Sprintf("s-%d", g.Seq)}
 }
 
-// Op is the next operation: mostly small writes, some large, some unmaps, now
+// Op is the next operation, the caller owns its Own: mostly small writes, some large, some unmaps, now
 // and then one that carries nothing but its Seq.
 func (g *Gen) Op() store.Op {
 	g.Seq += history.Seq(1 + g.Rng.Intn(3))
@@ -135,18 +136,22 @@ func (g *Gen) Op() store.Op {
 	o.Extent.Len = min(limit, g.Size) / sector * sector
 	o.Extent.Off = uint64(g.Rng.Int63n(int64(g.Size-o.Extent.Len)+1)) / sector * sector
 	if o.Kind == store.Write {
-		o.Data = pattern(g.Rng, o.Extent.Len)
+		o.Data = make([]byte, o.Extent.Len)
+		if g.Seq%2 == 0 && o.Extent.Len > 0 {
+			o.Own = buffer.Get(int(o.Extent.Len))
+			o.Data = o.Own.B
+		}
+		pattern(g.Rng, o.Data)
 	}
 	return o
 }
 
-// pattern is n bytes that compress about two to one and are rarely repeated.
-func pattern(rng *rand.Rand, n uint64) []byte {
-	p := make([]byte, n)
+// pattern fills p with what compresses about two to one and is rarely repeated.
+func pattern(rng *rand.Rand, p []byte) {
 	for i := 0; i < len(p); i += sector {
 		rng.Read(p[i : i+sector/2])
+		clear(p[i+sector/2 : i+sector])
 	}
-	return p
 }
 
 // write is a Write of one repeated byte.

@@ -43,6 +43,7 @@ func newTail(cfg Config) tail {
 
 // push takes over own, the memory of op's data.
 func (t *tail) push(op store.Op, own *buffer.Buffer) {
+	op.Own = nil // get's data is another
 	t.ops = append(t.ops, tailOp{op, own})
 	t.bytes += len(op.Data)
 	n := 0

@@ -9,6 +9,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // Buffer is memory for one transfer.
@@ -46,6 +47,12 @@ func Get(n int) *Buffer {
 
 // Hold makes the caller one more owner of b, whose content does not change any more.
 func (b *Buffer) Hold() { b.owners.Add(1) }
+
+// Has reports whether p, which is not empty, lies in b's memory.
+func (b *Buffer) Has(p []byte) bool {
+	at, first := uintptr(unsafe.Pointer(&p[0])), uintptr(unsafe.Pointer(&b.B[0]))
+	return at >= first && at+uintptr(len(p)) <= first+uintptr(len(b.B))
+}
 
 // Free gives b back once every owner has called it; nil is nothing.
 func (b *Buffer) Free() {

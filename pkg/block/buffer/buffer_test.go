@@ -6,6 +6,22 @@ import (
 	"github.com/cask-storage/cask/pkg/block/buffer"
 )
 
+// TestOwners: memory is not used again while anybody has it.
+func TestOwners(t *testing.T) {
+	b := buffer.Get(1000)
+	if !b.Has(b.B) || !b.Has(b.B[999:]) || b.Has(make([]byte, 1)) || b.Has(append(b.B[999:], 0)) {
+		t.Error("Has does not tell what is b's")
+	}
+	b.Hold()
+	b.Free()
+	for range 100 {
+		if buffer.Get(1000) == b {
+			t.Fatal("got what another one has")
+		}
+	}
+	b.Free()
+}
+
 func TestSizes(t *testing.T) {
 	for _, n := range []int{1, 511, 512, 513, 4096, 1 << 20, 1<<20 + 1} {
 		b := buffer.Get(n)

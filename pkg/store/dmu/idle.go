@@ -34,6 +34,7 @@ func (r *rest) look(now time.Time, uses uint64) bool {
 
 // giveBack drops what can be read again. It runs beside any call.
 func (s *Store) giveBack() {
+	staying.free()
 	C.cask_give_back(s.vol)
 	debug.FreeOSMemory()
 }

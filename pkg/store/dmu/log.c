@@ -3,7 +3,8 @@
 /*
  * The intent log: how an operation survives a crash before its TXG is synced.
  *
- * A write is one or more TX_WRITE records that carry their data. lr_blkoff,
+ * A write is one or more TX_WRITE records with its data, which in memory may be
+ * that of the caller (log_fetch). lr_blkoff,
  * which nobody uses any more, holds the Seq; all but the last piece of a write
  * have LR_MORE set instead, and replay applies them together with the last. An
  * unmap is one TX_TRUNCATE record with the Seq in a word after it. Replay by

@@ -345,7 +345,7 @@ func encode(ops []store.Op, pins *runtime.Pinner) []uint64 {
 		o := &ops[i]
 		var data, number uint64
 		if len(o.Data) > 0 {
-			if o.Own != nil && len(o.Data) >= stayMin {
+			if o.Own != nil && len(o.Data) >= stayMin && o.Own.Has(o.Data) {
 				number = staying.hold(o.Own)
 			} else {
 				pins.Pin(&o.Data[0])
@@ -527,6 +527,7 @@ func (s *Store) Close() error {
 		e = end
 	}
 	s.closeKept()
+	defer staying.free()
 	if end := C.cask_close(s.vol); e == 0 {
 		e = end
 	}

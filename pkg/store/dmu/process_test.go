@@ -159,6 +159,27 @@ func TestExtentLost(t *testing.T) {
 	}
 }
 
+// Who finds the pool suspended before anybody has looked at the extent says why, too.
+func TestCutOffUnseen(t *testing.T) {
+	alone(t)
+	dmu.SetWatchInterval(3 * time.Second)
+	o := extent(t, 64*mib)
+	s := create(t, o)
+	if err := os.Truncate(o.Path, 32*mib); err != nil {
+		t.Fatal(err)
+	}
+	err := s.SetMeta(nil) // a TXG, which writes the labels, too
+	for seq := history.Seq(1); err == nil; seq++ {
+		err = s.Apply([]store.Op{writeOp(seq, 0, random(4096))})
+	}
+	if !errors.Is(err, store.ErrTruncated) {
+		t.Errorf("apply: %v, want store.ErrTruncated", err)
+	}
+	if err := s.Close(); !errors.Is(err, store.ErrTruncated) {
+		t.Errorf("close: %v, want store.ErrTruncated", err)
+	}
+}
+
 // ZFS does not give an extent that was cut off its length back, which would hide
 // the hole, however much it writes before anybody looks.
 func TestCutOffStaysShort(t *testing.T) {

@@ -58,8 +58,7 @@ type Store struct {
 	flushes group[C.int]
 	calls   sync.WaitGroup // goroutines inside ZFS
 
-	suspended chan struct{} // closed by the watcher
-	lost      error         // why, when the file is no longer what it was; written before
+	suspended chan struct{} // closed by the watcher; inspect may say why
 	bytes     atomic.Uint64 // the least the extent's file can have
 	stop      chan struct{} // ends the watcher
 	watcher   sync.WaitGroup
@@ -112,10 +111,11 @@ func (s *Store) watch() {
 			case <-s.stop:
 				return
 			case <-tick.C:
-				if s.lost = s.inspect(); s.lost != nil {
-					_ = s.fail(s.lost)
+				lost := s.inspect()
+				if lost != nil {
+					_ = s.fail(lost)
 				}
-				if s.lost != nil || C.cask_suspended(s.vol) != 0 {
+				if lost != nil || C.cask_suspended(s.vol) != 0 {
 					close(s.suspended)
 					return
 				}
@@ -148,12 +148,8 @@ func (s *Store) failedCall(what string, e C.int) error {
 	if e != C.CASK_SUSPENDED {
 		return failed(what, s.opt.Path, e)
 	}
-	select {
-	case <-s.suspended:
-		if s.lost != nil {
-			return fmt.Errorf("%s: %w", what, s.lost)
-		}
-	default:
+	if lost := s.inspect(); lost != nil { // also before the watcher does
+		return fmt.Errorf("%s: %w", what, lost)
 	}
 	path := C.CString(s.opt.Path)
 	defer C.free(unsafe.Pointer(path))

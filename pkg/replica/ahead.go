@@ -17,10 +17,10 @@ import (
 //
 // So between taken and applied there is what is ahead of the store. Whatever is
 // no plain change (a read, a flush, a promise, the end of the process) finds
-// nothing ahead: CatchUp comes before it. After a flush the next write is likely to
-// have one, too, and is applied while its acknowledgement is on the way. A store that fails what was
-// acknowledged is a replica that has lost its memory: it fails, and is suspect
-// when it comes back.
+// nothing ahead: CatchUp comes before it. After a flush the next write is likely
+// to have one, too, and is applied while its acknowledgement is on the way. A
+// store that fails what was acknowledged is a replica that has lost its memory:
+// it fails, and is suspect when it comes back.
 
 // The bounds of what is ahead, beside the batch that is being applied: beyond
 // them operations wait to be acknowledged. More would not make a batch cheaper,

@@ -137,25 +137,33 @@ func TestUnmapReturnsSpace(t *testing.T) {
 	}
 }
 
+// writeRandom does so many writes of data at random places, 16 at a time.
+func writeRandom(t *testing.T, s *dmu.Store, span, writes int, data []byte) {
+	t.Helper()
+	const batch = 16
+	seq, rng := s.Info().Mark, rand.New(rand.NewSource(1))
+	for range writes / batch {
+		ops := make([]store.Op, batch)
+		for i := range ops {
+			seq++
+			ops[i] = writeOp(seq, uint64(rng.Intn(span/len(data))*len(data)), data)
+		}
+		mustApply(t, s, ops...)
+	}
+}
+
 // A transaction group is as large as memory allows, also when much is freed, and
 // when the pool has little room: each block above those written is written once.
 func TestLargeGroups(t *testing.T) {
 	alone(t)
-	const span, writes, batch = 256 * mib, 6000, 16
+	const span, writes = 256 * mib, 6000
 	s := create(t, extent(t, span))
 	data := random(mib)
 	for i := range uint64(span / mib) {
 		mustApply(t, s, writeOp(history.Seq(i+1), i*mib, data))
 	}
-	seq, rng, before := s.Info().Mark, rand.New(rand.NewSource(1)), s.TXG()
-	for range writes / batch {
-		ops := make([]store.Op, batch)
-		for i := range ops {
-			seq++
-			ops[i] = writeOp(seq, uint64(rng.Intn(span/4096))*4096, data[:4096])
-		}
-		mustApply(t, s, ops...)
-	}
+	before := s.TXG()
+	writeRandom(t, s, span, writes, data[:4096])
 	if err := s.SetMeta(nil); err != nil {
 		t.Fatal(err)
 	}
@@ -172,28 +180,22 @@ func TestLargeGroups(t *testing.T) {
 // each of 128 KiB, not 4.5).
 func TestAgedExtent(t *testing.T) {
 	alone(t)
-	const span, writes, batch, piece = 256 * mib, 60000, 16, 128 << 10
+	const span, piece = 256 * mib, 128 << 10
 	o := extent(t, span)
 	if err := os.Truncate(o.Path, span*7/4); err != nil {
 		t.Fatal(err)
 	}
 	s := create(t, o)
-	data, rng, seq := random(piece), rand.New(rand.NewSource(1)), history.Seq(0)
+	data := random(piece)
 	overwrite := func() {
+		seq := s.Info().Mark
 		for off := uint64(0); off < span; off += piece {
 			seq++
 			mustApply(t, s, writeOp(seq, off, data))
 		}
 	}
 	overwrite()
-	for range writes / batch {
-		ops := make([]store.Op, batch)
-		for i := range ops {
-			seq++
-			ops[i] = writeOp(seq, uint64(rng.Intn(span/4096))*4096, data[:4096])
-		}
-		mustApply(t, s, ops...)
-	}
+	writeRandom(t, s, span, 60000, data[:4096])
 	before := dmu.IOCounts().Writes
 	overwrite()
 	if n := dmu.IOCounts().Writes - before; n > 6*span/piece {

@@ -228,7 +228,8 @@ replay_write(void *arg1, void *arg2, boolean_t byteswap)
 	if (lr->lr_blkoff & LR_MORE)
 		return (v->replay_error = keep_piece(v, lr));
 	op.seq = lr->lr_blkoff;
-	if (v->pieces_len > 0) {
+	uint64_t before = v->pieces_len;
+	if (before > 0) {
 		int e = keep_piece(v, lr);
 		if (e != 0)
 			return (v->replay_error = e);
@@ -237,7 +238,10 @@ replay_write(void *arg1, void *arg2, boolean_t byteswap)
 		op.data = (uintptr_t)v->pieces;
 	}
 	v->replay_error = replay_op(v, &op);
-	drop_pieces(v);
+	if (v->replay_error == 0)
+		drop_pieces(v);
+	else	/* ZFS tries this record once more: the others belong to it */
+		v->pieces_len = before;
 	return (v->replay_error);
 }
 

@@ -71,7 +71,7 @@ func (c *Core) perform(ms []replication.Message, ops []store.Op) (unhealed map[i
 	}
 	for i, op := range ops {
 		if op.Seq != 0 {
-			c.tail.push(op, ms[i].Own)
+			c.tail.push(op)
 		} else {
 			ms[i].Own.Free()
 		}

@@ -3,7 +3,6 @@ package replica
 import (
 	"slices"
 
-	"github.com/cask-storage/cask/pkg/block/buffer"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
 )
@@ -18,16 +17,10 @@ const (
 
 // tail holds the last operations applied, oldest first, without gaps.
 type tail struct {
-	ops      []tailOp
+	ops      []store.Op
 	bytes    int
 	maxBytes int
 	maxOps   int
-}
-
-// tailOp is an operation and the memory of its data, nil: Go's.
-type tailOp struct {
-	store.Op
-	own *buffer.Buffer
 }
 
 func newTail(cfg Config) tail {
@@ -41,10 +34,9 @@ func newTail(cfg Config) tail {
 	return t
 }
 
-// push takes over own, the memory of op's data.
-func (t *tail) push(op store.Op, own *buffer.Buffer) {
-	op.Own = nil // get's data is another
-	t.ops = append(t.ops, tailOp{op, own})
+// push takes over op's Own.
+func (t *tail) push(op store.Op) {
+	t.ops = append(t.ops, op)
 	t.bytes += len(op.Data)
 	n := 0
 	for t.bytes > t.maxBytes || len(t.ops)-n > t.maxOps {
@@ -54,10 +46,10 @@ func (t *tail) push(op store.Op, own *buffer.Buffer) {
 	t.ops = t.ops[n:]
 }
 
-func (t *tail) drop(o *tailOp) {
+func (t *tail) drop(o *store.Op) {
 	t.bytes -= len(o.Data)
-	o.own.Free()
-	o.Data, o.own = nil, nil
+	o.Own.Free()
+	o.Data, o.Own = nil, nil
 }
 
 func (t *tail) clear() {
@@ -72,8 +64,8 @@ func (t *tail) get(seq history.Seq) (store.Op, bool) {
 	if len(t.ops) == 0 || seq < t.ops[0].Seq || seq > t.ops[len(t.ops)-1].Seq {
 		return store.Op{}, false
 	}
-	op := t.ops[seq-t.ops[0].Seq].Op
-	op.Data = slices.Clone(op.Data)
+	op := t.ops[seq-t.ops[0].Seq]
+	op.Data, op.Own = slices.Clone(op.Data), nil
 	return op, true
 }
 

@@ -19,7 +19,7 @@ func TestTailMemory(t *testing.T) {
 	for seq := history.Seq(1); seq <= 50; seq++ {
 		b := buffer.Get(size)
 		copy(b.B, content(seq))
-		tl.push(store.Op{Kind: store.Write, Seq: seq, Data: b.B}, b)
+		tl.push(store.Op{Kind: store.Write, Seq: seq, Data: b.B, Own: b})
 		if tl.bytes > tl.maxBytes || len(tl.ops) != int(min(seq, keeps)) {
 			t.Fatalf("after %d: %d operations of %d bytes", seq, len(tl.ops), tl.bytes)
 		}

@@ -34,13 +34,11 @@ var pools [maxShift - minShift + 1]sync.Pool
 // caller has checked n against its own bound.
 func Get(n int) *Buffer {
 	class := max(bits.Len(uint(n-1)), minShift) - minShift
-	if v := pools[class].Get(); v != nil {
-		b := v.(*Buffer)
-		b.B = b.B[:n]
-		b.owners.Store(1)
-		return b
+	b, _ := pools[class].Get().(*Buffer)
+	if b == nil {
+		b = &Buffer{B: make([]byte, n, 1<<(class+minShift)), class: class}
 	}
-	b := &Buffer{B: make([]byte, n, 1<<(class+minShift)), class: class}
+	b.B = b.B[:n]
 	b.owners.Store(1)
 	return b
 }

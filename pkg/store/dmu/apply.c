@@ -46,12 +46,6 @@ tx_assign(cask_vol *v, dmu_tx_t *tx, int may_block)
 	return (e == ERESTART ? EAGAIN : e);
 }
 
-static const char *
-data_of(const op_t *op)
-{
-	return ((const char *)(uintptr_t)op->data);
-}
-
 static void
 write_one(cask_vol *v, const op_t *op, int zeroes, dmu_tx_t *tx)
 {

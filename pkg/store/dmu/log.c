@@ -4,10 +4,9 @@
  * The intent log: how an operation survives a crash before its TXG is synced.
  *
  * A write is one or more TX_WRITE records with its data, which in memory may be
- * that of the caller (log_fetch). lr_blkoff,
- * which nobody uses any more, holds the Seq; all but the last piece of a write
- * have LR_MORE set instead, and replay applies them together with the last. An
- * unmap is one TX_TRUNCATE record with the Seq in a word after it. Replay by
+ * that of the caller (log_fetch). lr_blkoff, which nobody uses any more, holds the
+ * Seq; all but the last piece of a write have LR_MORE set instead, and replay
+ * applies them together with the last. An unmap is one TX_TRUNCATE record with the Seq in a word after it. Replay by
  * stock ZFS ignores both and does the right thing to the content.
  */
 #include "zfs.h"
@@ -20,22 +19,31 @@ typedef struct {
 	uint64_t seq;
 } lr_unmap_t;
 
-static void
-log_piece(cask_vol *v, uint64_t off, uint64_t len, const char *data,
-    uint64_t tag, dmu_tx_t *tx)
+/* A record of a write, or a part of it; room: of the data that it carries. */
+static itx_t *
+record(cask_vol *v, uint64_t off, uint64_t len, uint64_t tag, uint64_t room)
 {
-	itx_t *itx = zil_itx_create(TX_WRITE, sizeof (lr_write_t) + len);
+	itx_t *itx = zil_itx_create(TX_WRITE, sizeof (lr_write_t) + room);
 	lr_write_t *lr = (lr_write_t *)&itx->itx_lr;
 
-	memcpy(lr + 1, data, len);
 	lr->lr_foid = DATA_OBJ;
 	lr->lr_offset = off;
 	lr->lr_length = len;
 	lr->lr_blkoff = tag;
 	BP_ZERO(&lr->lr_blkptr);
-	itx->itx_wr_state = WR_COPIED;
+	itx->itx_wr_state = room > 0 ? WR_COPIED : WR_NEED_COPY;
 	itx->itx_private = v;
 	itx->itx_sync = B_TRUE;	/* one list: records keep the order of the ops */
+	return (itx);
+}
+
+static void
+log_piece(cask_vol *v, uint64_t off, uint64_t len, const char *data,
+    uint64_t tag, dmu_tx_t *tx)
+{
+	itx_t *itx = record(v, off, len, tag, len);
+
+	memcpy((lr_write_t *)&itx->itx_lr + 1, data, len);
 	zil_itx_assign(v->zil, itx, tx);
 }
 
@@ -103,26 +111,19 @@ log_fetch(void *arg, uint64_t arg2, lr_write_t *lr, char *buf, struct lwb *lwb,
 
 /* A record that refers to op's data. */
 static void
-log_reference(cask_vol *v, const op_t *op, stay_t *stay, dmu_tx_t *tx)
+log_reference(cask_vol *v, const op_t *op, dmu_tx_t *tx)
 {
-	itx_t *itx = zil_itx_create(TX_WRITE, sizeof (lr_write_t));
-	lr_write_t *lr = (lr_write_t *)&itx->itx_lr;
-	from_t *from = (from_t *)&lr->lr_blkptr;
+	itx_t *itx = record(v, op->off, op->len, op->seq, 0);
+	from_t *from = (from_t *)&((lr_write_t *)&itx->itx_lr)->lr_blkptr;
+	stay_t *stay = malloc(sizeof (*stay));
 
-	lr->lr_foid = DATA_OBJ;
-	lr->lr_offset = op->off;
-	lr->lr_length = op->len;
-	lr->lr_blkoff = op->seq;
-	BP_ZERO(&lr->lr_blkptr);
-	from->data = (const char *)(uintptr_t)op->data;
+	VERIFY3P(stay, !=, NULL);
+	stay->number = op->number;
+	from->data = data_of(op);
 	from->off = op->off;
 	from->end = op->off + op->len;
-	stay->number = op->number;
-	itx->itx_wr_state = WR_NEED_COPY;
-	itx->itx_private = v;
 	itx->itx_callback = put_let_go;
 	itx->itx_callback_data = stay;
-	itx->itx_sync = B_TRUE;
 	zil_itx_assign(v->zil, itx, tx);
 }
 
@@ -130,8 +131,7 @@ void
 log_write(cask_vol *v, const op_t *op, dmu_tx_t *tx)
 {
 	uint64_t off = op->off, len = op->len;
-	const char *data = (const char *)(uintptr_t)op->data;
-	stay_t *stay;
+	const char *data = data_of(op);
 
 	if (len == 0) {
 		log_unmap(v, off, 0, op->seq, tx);
@@ -141,9 +141,7 @@ log_write(cask_vol *v, const op_t *op, dmu_tx_t *tx)
 		return;
 	dsl_pool_wrlog_count(dmu_objset_pool(v->os), len, dmu_tx_get_txg(tx));
 	if (op->number != 0) {
-		stay = malloc(sizeof (*stay));
-		VERIFY3P(stay, !=, NULL);
-		log_reference(v, op, stay, tx);
+		log_reference(v, op, tx);
 		return;
 	}
 	while (len > v->max_record) {

@@ -173,6 +173,12 @@ typedef struct {
 
 _Static_assert(sizeof (op_t) == CASK_OP_WORDS * sizeof (uint64_t), "flat");
 
+static inline const char *
+data_of(const op_t *op)
+{
+	return ((const char *)(uintptr_t)op->data);
+}
+
 void log_write(cask_vol *v, const op_t *op, dmu_tx_t *tx);
 
 int read_blocks(dnode_t *dn, uint64_t off, uint64_t len, void *buf);
@@ -194,9 +200,11 @@ struct cask_snap {
 	uint64_t size;
 };
 
+/* alloc.c */
+void alloc_init(void);
+
 /* scrub.c */
 void scrub_init(void);
-void alloc_init(void);
 void scrub_found(spa_t *spa, const zbookmark_phys_t *zb);
 void scrub_forget(spa_t *spa);
 

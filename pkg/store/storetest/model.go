@@ -106,8 +106,8 @@ func (g *Gen) snapshot() store.Op {
 	return store.Op{Kind: store.Snapshot, Seq: g.Seq, Name: fmt.Sprintf("s-%d", g.Seq)}
 }
 
-// Op is the next operation, the caller owns its Own: mostly small writes, some large, some unmaps, now
-// and then one that carries nothing but its Seq.
+// Op is the next operation: mostly small writes, some large, some unmaps, now
+// and then one that carries nothing but its Seq. The caller owns its Own.
 func (g *Gen) Op() store.Op {
 	g.Seq += history.Seq(1 + g.Rng.Intn(3))
 	if g.Snapshots > 0 && g.Rng.Intn(g.Snapshots) == 0 {

@@ -39,7 +39,7 @@ func load(t *testing.T) {
 		t.Fatal(err)
 	}
 	kubectl(t, "-n", example, "wait", "--for=condition=Ready", "pod/postgres-0", "--timeout=100s")
-	healthy(t, databaseVolume(t))
+	whole(t, databaseVolume(t), 100*time.Second)
 	kubectl(t, "-n", example, "delete", "pod", "client", "--ignore-not-found", "--now")
 	apply(t, string(pod))
 	t.Cleanup(func() {
@@ -47,10 +47,20 @@ func load(t *testing.T) {
 			pods, err := try("", "-n", example, "get", "pods", "-o", "wide")
 			events, err2 := try("", "-n", example, "get", "events", "--sort-by=.lastTimestamp",
 				"-o", "custom-columns=AT:.lastTimestamp,OF:.involvedObject.name,REASON:.reason,MESSAGE:.message")
-			t.Logf("%v\n%s\n%s", errors.Join(err, err2), pods, events)
+			was, _ := try("", "-n", example, "logs", "postgres-0", "--previous", "--tail=40")
+			is, _ := try("", "-n", example, "logs", "postgres-0", "--tail=40")
+			kernel, _ := exec.Command("dmesg", "--level=warn,err,crit,alert,emerg").CombinedOutput()
+			t.Logf("%v\n%s\n%s\nits log before its last restart:\n%s\nits log now:\n%s\nthe kernel's warnings:\n%s",
+				errors.Join(err, err2), pods, events, was, is, tail(string(kernel), 40))
 		}
 	})
 	progress(t, 120*time.Second, 100)
+}
+
+// tail returns the last n lines of text.
+func tail(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 func commits() (int, error) {

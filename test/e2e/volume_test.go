@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -88,6 +90,29 @@ func intact(t *testing.T, ns string) {
 func healthy(t *testing.T, v string) {
 	t.Helper()
 	kubectl(t, "wait", "--for=jsonpath={.status.state}=Healthy", "volume/"+v, "--timeout=100s")
+}
+
+// whole waits until a volume has surely got over what was done to it. That it is
+// Healthy may have been said before: by a target that was killed since, or of a
+// replica whose end nobody has noticed yet. So all its pods have to be ready, too,
+// for some seconds on end.
+func whole(t *testing.T, v string, within time.Duration) {
+	t.Helper()
+	times := 0
+	eventually(t, within, func() error {
+		times++
+		state, err := try("", "get", "volume", v, "-o", "jsonpath={.status.state}")
+		ready, err2 := try("", "-n", "cask-system", "get", "pods", "-l", "cask.storage/volume="+v,
+			"-o", `jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status} {end}`)
+		if state != "Healthy" || ready == "" || strings.Trim(ready, "True ") != "" {
+			times = 0
+			return fmt.Errorf("volume %s is %s, its pods are ready: %s (%v)", v, state, ready, errors.Join(err, err2))
+		}
+		if times < 6 {
+			return fmt.Errorf("volume %s has been whole for %d looks only", v, times)
+		}
+		return nil
+	})
 }
 
 // TestTargetAndReplicaKilled: each process is killed in the middle of writes;

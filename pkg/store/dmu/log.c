@@ -204,78 +204,132 @@ replay_op(cask_vol *v, op_t *op)
 	    apply_writes(v, op, 1, 1) : apply_unmap(v, op, 1));
 }
 
+/* The whole block that a stock zvol wrote, whose record only refers to it. */
 static int
-replay_write(void *arg1, void *arg2, boolean_t byteswap)
+replay_foreign_write(cask_vol *v, const lr_write_t *lr)
 {
-	cask_vol *v = arg1;
-	lr_write_t *lr = arg2;
+	const blkptr_t *bp = &lr->lr_blkptr;
+	uint64_t bs = BP_GET_LSIZE(bp);
+	op_t op = { .kind = CASK_OP_WRITE, .off = lr->lr_offset,
+	    .len = lr->lr_length };
+	arc_flags_t flags = ARC_FLAG_WAIT;
+	arc_buf_t *buf = NULL;
+	zbookmark_phys_t zb;
 
-	if (byteswap)
-		byteswap_uint64_array(lr, sizeof (*lr));
+	if (op.len < bs) {
+		op.off -= op.off % bs;
+		op.len = bs;
+	}
+	if (BP_IS_HOLE(bp)) {	/* zeroes */
+		op.kind = CASK_OP_UNMAP;
+		return (replay_op(v, &op));
+	}
+	if (op.len > bs)
+		return (EINVAL);
+	SET_BOOKMARK(&zb, dmu_objset_id(v->os), lr->lr_foid, ZB_ZIL_LEVEL,
+	    lr->lr_offset / bs);
+	int e = arc_read(NULL, v->spa, bp, arc_getbuf_func, &buf,
+	    ZIO_PRIORITY_SYNC_READ, ZIO_FLAG_CANFAIL, &flags, &zb);
+	if (e != 0)
+		return (e);
+	op.data = (uintptr_t)buf->b_data;
+	e = replay_op(v, &op);
+	arc_buf_destroy(buf, &buf);
+	return (e);
+}
+
+static int
+replay_write(cask_vol *v, const lr_write_t *lr)
+{
 	op_t op = { .kind = CASK_OP_WRITE, .off = lr->lr_offset,
 	    .len = lr->lr_length, .data = (uintptr_t)(lr + 1) };
-	if (lr->lr_common.lrc_reclen == sizeof (lr_write_t)) {
-		/* logged by a stock zvol: the data is a whole block */
-		uint64_t bs = BP_GET_LSIZE(&lr->lr_blkptr);
-		if (op.len < bs) {
-			op.off -= op.off % bs;
-			op.len = bs;
-		}
-		return (v->replay_error = replay_op(v, &op));
-	}
+	int e = 0;
+
+	if (lr->lr_common.lrc_reclen == sizeof (lr_write_t))
+		return (replay_foreign_write(v, lr));
 	if (lr->lr_blkoff & LR_MORE)
-		return (v->replay_error = keep_piece(v, lr));
+		return (keep_piece(v, lr));
 	op.seq = lr->lr_blkoff;
-	uint64_t before = v->pieces_len;
-	if (before > 0) {
-		int e = keep_piece(v, lr);
-		if (e != 0)
-			return (v->replay_error = e);
+	if (v->pieces_len > 0) {
+		e = keep_piece(v, lr);
 		op.off = v->pieces_off;
 		op.len = v->pieces_len;
 		op.data = (uintptr_t)v->pieces;
 	}
-	v->replay_error = replay_op(v, &op);
-	if (v->replay_error == 0)
-		drop_pieces(v);
-	else	/* ZFS tries this record once more: the others belong to it */
-		v->pieces_len = before;
-	return (v->replay_error);
+	if (e == 0)
+		e = replay_op(v, &op);
+	drop_pieces(v);
+	return (e);
 }
 
 static int
-replay_truncate(void *arg1, void *arg2, boolean_t byteswap)
+replay_unmap(cask_vol *v, const lr_unmap_t *lr)
 {
-	cask_vol *v = arg1;
-	lr_unmap_t *lr = arg2;
-	uint64_t reclen = lr->lr.lr_common.lrc_reclen;
-
-	if (byteswap)
-		byteswap_uint64_array(lr, MIN(reclen, sizeof (*lr)));
 	op_t op = { .kind = CASK_OP_UNMAP, .off = lr->lr.lr_offset,
 	    .len = lr->lr.lr_length };
-	if (reclen >= sizeof (*lr))
+
+	if (lr->lr.lr_common.lrc_reclen >= sizeof (*lr))
 		op.seq = lr->seq;
-	return (v->replay_error = replay_op(v, &op));
+	return (replay_op(v, &op));
 }
 
 static int
-replay_foreign(void *arg1, void *arg2, boolean_t byteswap)
+replay_record(zilog_t *zil, const lr_t *lr, void *arg, uint64_t claim_txg)
 {
-	(void) arg2, (void) byteswap;
-	return (((cask_vol *)arg1)->replay_error = ENOTSUP);
+	cask_vol *v = arg;
+
+	if (lr->lrc_seq <= zil->zl_header->zh_replay_seq ||
+	    lr->lrc_txg < claim_txg)
+		return (0);	/* in the content already */
+	zil->zl_replaying_seq = lr->lrc_seq; /* noted with the op: zil_replaying */
+	switch (lr->lrc_txtype) {
+	case TX_WRITE:
+		return (replay_write(v, (const lr_write_t *)lr));
+	case TX_TRUNCATE:
+		return (replay_unmap(v, (const lr_unmap_t *)lr));
+	}
+	return (ENOTSUP);
 }
 
-/* A write whose last piece is not in the log never happened. */
-void
+static int
+replay_block(zilog_t *zil, const blkptr_t *bp, void *arg, uint64_t claim_txg)
+{
+	(void) zil, (void) bp, (void) arg, (void) claim_txg;
+	return (0);
+}
+
+/*
+ * Bring the content to the end of the log, as far as it was claimed at import, and
+ * drop the log. zil_replay drops it, too, when an operation failed or a block of
+ * the log cannot be read: the next open would take what came before for all. Here it
+ * stays, and open fails as often as it is tried; the log's header says how far it
+ * came. A write whose last piece is not in the log never happened.
+ */
+int
 log_replay(cask_vol *v)
 {
-	zil_replay_func_t *vector[TX_MAX_TYPE];
+	zilog_t *zil = v->zil;
+	const zil_header_t *zh = zil->zl_header;
+	dsl_pool_t *dp = dmu_objset_pool(v->os);
 
-	for (int i = 0; i < TX_MAX_TYPE; i++)
-		vector[i] = replay_foreign;
-	vector[TX_WRITE] = replay_write;
-	vector[TX_TRUNCATE] = replay_truncate;
-	zil_replay(v->os, v, vector);
+	if ((zh->zh_flags & ZIL_REPLAY_NEEDED) == 0) {
+		zil_destroy(zil, B_TRUE);
+		return (0);
+	}
+	if (BP_SHOULD_BYTESWAP(&zh->zh_log))
+		return (ENOTSUP);	/* of a machine of the other byte order */
+	txg_wait_synced(dp, 0);
+	zil->zl_replay = B_TRUE;
+	int e = zil_parse(zil, replay_block, replay_record, v,
+	    zh->zh_claim_txg, B_TRUE);
 	drop_pieces(v);
+	if (zil->zl_parse_lr_seq == zh->zh_claim_lr_seq)
+		e = 0;	/* that was the last; the block after it may be torn */
+	else if (e == 0)
+		e = ECKSUM;
+	if (e == 0)
+		zil_destroy(zil, B_FALSE);
+	txg_wait_synced(dp, 0);
+	zil->zl_replay = B_FALSE;
+	return (e);
 }

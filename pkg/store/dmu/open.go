@@ -202,7 +202,7 @@ func failedOpen(what, path string, c cStrings, e C.int) error {
 }
 
 // errMetadata is why an extent whose file can be read and written is of no use.
-var errMetadata = fmt.Errorf("metadata that all else depends on is rotten in all of its copies, rebuild the replica: %w", store.ErrCorrupt)
+var errMetadata = fmt.Errorf("what an open needs (metadata, the log, a block that an operation in the log changes in part) is rotten in all of its copies, rebuild the replica: %w", store.ErrCorrupt)
 
 func checkLabel(o Options, l label, lock *os.File) error {
 	if !l.finished() {

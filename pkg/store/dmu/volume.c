@@ -52,11 +52,10 @@ recover(cask_vol *v)
 	int e = finish_free(v);
 	if (e != 0)
 		return (e);
-	log_replay(v);
-	if (v->replay_error != 0)
-		return (v->replay_error);
-	v->zil = zil_open(v->os, log_fetch);
-	return (0);
+	e = log_replay(v);
+	if (e == 0)
+		v->zil = zil_open(v->os, log_fetch);
+	return (e);
 }
 
 static void

@@ -127,7 +127,6 @@ struct cask_vol {
 	char *pieces;
 	uint64_t pieces_off;
 	uint64_t pieces_len;
-	int replay_error;
 };
 
 /* mark.c */
@@ -158,7 +157,7 @@ int log_fetch(void *arg, uint64_t arg2, lr_write_t *lr, char *buf,
     struct lwb *lwb, zio_t *zio);
 void log_unmap(cask_vol *v, uint64_t off, uint64_t len, uint64_t seq,
     dmu_tx_t *tx);
-void log_replay(cask_vol *v);
+int log_replay(cask_vol *v);
 
 /* apply.c */
 typedef struct {

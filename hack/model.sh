@@ -18,6 +18,7 @@ connections  -DS=1 -DE=2 -DKILLS=0 -DRESTARTS=1 -DDROPS=1
 wiped        -DS=1 -DE=2 -DKILLS=0 -DWIPES=1
 voters       -DS=1 -DE=2 -DKILLS=1 -DCHANGES=1
 voters-two   -DS=1 -DE=2 -DKILLS=0 -DCHANGES=2 -DVOTERS=3
+missed       -DMISSED0 -DS=1 -DE=2 -DKILLS=2
 voters-all   -DALL -DS=1 -DE=2 -DKILLS=1 -DCHANGES=1
 '
 # rule left out, macros: the bounds in which that must be found.
@@ -39,6 +40,8 @@ JOINT        -DS=1 -DE=2 -DKILLS=0 -DCHANGES=1
 COMPLETE     -DS=1 -DE=2 -DKILLS=0 -DCHANGES=1
 EFFECT       -DS=1 -DE=2 -DKILLS=0 -DCHANGES=1 -DVOTERS=3
 UNCLEAN      -DS=1 -DE=2 -DKILLS=2
+WITNESS      -DS=1 -DE=3 -DKILLS=2
+BEGUN        -DMISSED0 -DS=1 -DE=3 -DKILLS=1
 '
 
 # pan DIR MACRO... searches all states; the verdict is in DIR/out.

@@ -204,6 +204,7 @@ func (c *Core) begin(m *replication.Message, reply Reply) bool {
 		return c.bad(m, reply)
 	}
 	c.rec.History, c.rec.Membership, c.rec.Suspect = m.History, replication.Member, false
+	c.rec.Begun = m.Epoch
 	c.rec.Base, c.rec.Copied, c.rec.Floor, c.rec.Exact = 0, 0, 0, false
 	c.rec.Kept, c.rec.KeptBase = false, 0
 	c.endTurn()

@@ -26,6 +26,9 @@ type record struct {
 	Promised   history.Epoch          `json:"promised"`
 	Membership replication.Membership `json:"membership"`
 	History    history.History        `json:"history,omitempty"`
+	// Begun is the epoch of the last Begin: in later ones it has acknowledged
+	// nothing. 0: not known.
+	Begun history.Epoch `json:"begun,omitempty"`
 	// Base is the last operation known to be common while Rebuilding.
 	Base history.Seq `json:"base,omitempty"`
 	// Copied is how far, in bytes, a rebuild has come: the content below it

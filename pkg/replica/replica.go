@@ -245,7 +245,13 @@ func (c *Core) state() replication.Message {
 		m.Flags |= replication.FlagSuspect
 	}
 	m.History = c.rec.History.At(m.Seq)
-	if c.rec.Membership == replication.Rebuilding {
+	switch c.rec.Membership {
+	case replication.Member:
+		m.Epoch = c.rec.Begun
+		if mutant.On(mutant.BegunAdopted) {
+			m.Epoch = c.rec.History.Last()
+		}
+	case replication.Rebuilding:
 		c.rebuildState(&m)
 	}
 	if c.store != nil {

@@ -203,10 +203,12 @@ const FlagLost = 1
 
 // Message is one frame. Which fields count depends on Type.
 type Message struct {
-	Type   Type
-	Flags  uint8
-	Kind   uint8 // store.Kind, or Membership
-	Code   Code
+	Type  Type
+	Flags uint8
+	Kind  uint8 // store.Kind, or Membership
+	Code  Code
+	// Epoch is the target's; in the State of a Member that of its last Begin (0:
+	// not known): in later ones it has acknowledged nothing.
 	Epoch  history.Epoch
 	ID     uint64
 	Seq    history.Seq

@@ -100,12 +100,33 @@ func (c *Core) sendBack(p *peer) {
 }
 
 // recoverable reports whether the voters heard that surely hold all they
-// acknowledged include one of every write quorum.
+// acknowledged include one of every write quorum that counts: a voter that has
+// missed the newest epoch can have acknowledged nothing that a witness, who has
+// not, does not hold.
 func (c *Core) recoverable() bool {
 	if mutant.On(mutant.RecoverFromOne) {
 		return slices.ContainsFunc(c.voters, c.counts)
 	}
-	return c.sys.Recover(c.of(c.counts))
+	var newest history.Epoch
+	for _, p := range c.voters {
+		newest = max(newest, c.begun(p))
+	}
+	witness := slices.ContainsFunc(c.voters, func(p *peer) bool {
+		return c.counts(p) && (c.begun(p) == newest || mutant.On(mutant.MissedAlone))
+	})
+	return c.sys.Recover(c.of(func(p *peer) bool {
+		missed := c.begun(p) > 0 && c.begun(p) < newest
+		return c.counts(p) || witness && missed
+	}))
+}
+
+// begun is the last epoch in which the peer, heard as a member, began to count;
+// 0 when that is not known.
+func (c *Core) begun(p *peer) history.Epoch {
+	if p.membership() != replication.Member {
+		return 0
+	}
+	return p.st.Epoch
 }
 
 // lastResort reports whether the prefixes heard of are enough to reopen from

@@ -57,6 +57,8 @@
 #define EFFECT 15		/* new voters count after the swap, not before */
 #define UNCLEAN 16		/* nobody is asked in vain before the last resort */
 #define KEEP 17			/* who comes back empty still knows its promise */
+#define WITNESS 18		/* missing an epoch excuses beside who surely did not only */
+#define BEGUN 19		/* and that is who began to count in it, not who adopted it */
 #ifndef BREAK
 #define BREAK 0
 #endif
@@ -93,6 +95,7 @@ typedef Replica {
 	unsigned promised : 2;
 	unsigned safe : 2;	/* the promise that survives a kill */
 	unsigned member : 2;
+	unsigned begun : 2;	/* the last epoch in which it began to count */
 	bit suspect;
 	unsigned obeys : 2;	/* 1 + the target it is connected to, 0: none */
 	unsigned seq : 3;	/* last operation applied */
@@ -119,7 +122,7 @@ typedef Target {
 	unsigned members : 3;	/* who was heard and holds a prefix */
 	byte view[R];
 	byte acked[R];
-	byte place[R];		/* (epoch, Seq) that was heard */
+	byte place[R];		/* (begun, epoch, Seq) that was heard */
 	byte first[4];
 	byte op[S + 1];
 }
@@ -167,6 +170,19 @@ hidden byte i, j, k, best, m, same;
 #define VIEWS(t, v) ((tg[t].view[0] == v) | ((tg[t].view[1] == v) << 1) | ((tg[t].view[2] == v) << 2))
 #define HAVE(t, s) ((tg[t].view[0] == SYNC && tg[t].acked[0] >= (s)) | ((tg[t].view[1] == SYNC && tg[t].acked[1] >= (s)) << 1) | ((tg[t].view[2] == SYNC && tg[t].acked[2] >= (s)) << 2))
 /* a write quorum of those that must have it */
+/* who has missed the newest epoch begun that was heard of, if somebody surely has not */
+#define BEGUN_OF(t, r) (tg[t].place[r] >> 5)
+#define MAX(a, b) ((a) > (b) -> (a) : (b))
+#define NEWEST(t) MAX(BEGUN_OF(t, 0), MAX(BEGUN_OF(t, 1), BEGUN_OF(t, 2)))
+#define BY(t, set, r, is) (((tg[t].set & BIT(r)) && BEGUN_OF(t, r) is NEWEST(t)) -> BIT(r) : 0)
+#define SURE(t) (HOLDS(WITNESS) -> (BY(t, clean, 0, ==) | BY(t, clean, 1, ==) | BY(t, clean, 2, ==)) : tg[t].clean)
+#define MISSED(t) (SURE(t) -> (BY(t, members, 0, <) | BY(t, members, 1, <) | BY(t, members, 2, <)) : 0)
+#define MET(t) (tg[t].clean | MISSED(t))
+/* the same of those that lost their memory, as it is */
+#define NOW MAX(rep[0].begun, MAX(rep[1].begun, rep[2].begun))
+#define IS(r, is) ((rep[r].begun is NOW) -> BIT(r) : 0)
+#define HELD (~failed & (IS(0, ==) | IS(1, ==) | IS(2, ==)))
+#define GONE(v) (COUNT(failed & (v) & ~(HELD -> (IS(0, <) | IS(1, <) | IS(2, <)) : 0)) >= QUORUM_OF(v))
 #define ENOUGH(t, m) (WRITE(tg[t].voters, m) && (tg[t].next == 0 || !HOLDS(JOINT) || WRITE(tg[t].next, m)))
 
 inline reset(t) {
@@ -208,7 +224,7 @@ inline record(t, r) {
 }
 
 inline inSync(t, r) {
-	rep[r].member = MEMBER; rep[r].suspect = 0;
+	rep[r].member = MEMBER; rep[r].suspect = 0; rep[r].begun = tg[t].epoch;
 	record(t, r);
 	tg[t].view[r] = SYNC; tg[t].acked[r] = rep[r].seq;
 	failed = failed & ~BIT(r);
@@ -247,7 +263,7 @@ inline choose(t, eligible) {
 	best = R;
 	for (i : 0 .. R - 1) {
 		if
-		:: (eligible & BIT(i)) && (best == R || tg[t].place[i] > tg[t].place[best]) -> best = i
+		:: (eligible & BIT(i)) && (best == R || (tg[t].place[i] & 31) > (tg[t].place[best] & 31)) -> best = i
 		:: else
 		fi
 	}
@@ -287,7 +303,7 @@ inline hello(t, r) {
 		if
 		:: tg[t].phase == FENCING && (rep[r].member == MEMBER ||
 		    (rep[r].member == FRESH && (!tg[t].used || !HOLDS(INITIALIZED)))) ->
-			tg[t].place[r] = (HOLDS(LONGEST) -> 8 * LAST_OF(rep[r].first, rep[r].seq) : 0) + rep[r].seq;
+			tg[t].place[r] = 32 * rep[r].begun + (HOLDS(LONGEST) -> 8 * LAST_OF(rep[r].first, rep[r].seq) : 0) + rep[r].seq;
 			tg[t].members = tg[t].members | BIT(r);
 			tg[t].clean = tg[t].clean | ((rep[r].suspect && HOLDS(SUSPECT)) -> 0 : BIT(r))
 		:: else
@@ -310,7 +326,7 @@ inline serve(t) {
 				assert(ack[i] == 0 || broken || same);
 				ack[i] = (i <= tg[t].last -> tg[t].op[i] : 0)
 			}
-			broken = COUNT(failed & tg[t].voters) >= QUORUM_OF(tg[t].voters)
+			broken = GONE(tg[t].voters)
 		:: else		/* superseded and does not know; it can get nothing acknowledged, and has no lease */
 		fi
 	fi
@@ -329,7 +345,7 @@ inline acknowledge(t) {
 }
 
 inline judge() {
-	broken = broken || COUNT(failed & recVoters) >= QUORUM_OF(recVoters);
+	broken = broken || GONE(recVoters);
 	was = was || broken
 }
 
@@ -367,10 +383,11 @@ inline die(r, keep) {
 #endif
 
 #define RECOVERY(t) \
-	:: d_step { tg[t].phase == FENCING && RECOVER(tg[t].voters, tg[t].clean) -> printf("choose target %d\n", t); choose(t, tg[t].clean); skip } \
-	:: d_step { tg[t].phase == FENCING && !RECOVER(tg[t].voters, tg[t].clean) && \
+	:: d_step { tg[t].phase == FENCING && RECOVER(tg[t].voters, MET(t)) && tg[t].clean != 0 -> printf("choose target %d\n", t); choose(t, tg[t].clean); skip } \
+	:: d_step { tg[t].phase == FENCING && !RECOVER(tg[t].voters, MET(t)) && \
 		(!HOLDS(UNCLEAN) || !RECOVER(tg[t].voters, tg[t].clean | VIEWS(t, DOWN))) && \
 		(RECOVER(tg[t].voters, tg[t].members) || (tg[t].members != 0 && ((VIEWS(t, DOWN) & tg[t].voters) == 0 || !HOLDS(UNCLEAN)))) -> printf("last resort: target %d\n", t); \
+		broken = broken || COUNT(failed & tg[t].voters) >= QUORUM_OF(tg[t].voters); was = was || broken; /* and says so */ \
 		choose(t, tg[t].members); skip } \
 	:: d_step { tg[t].phase == JOINING && (WRITE(tg[t].voters, VIEWS(t, SYNC)) || (!HOLDS(BARRIER) && VIEWS(t, SYNC) != 0)) -> printf("serve target %d\n", t); serve(t); skip }
 
@@ -388,6 +405,7 @@ inline die(r, keep) {
 	:: d_step { tg[t].phase >= FENCING && tg[t].view[r] == DOWN && ((tg[t].voters & BIT(r)) || (CHANGES && tg[t].phase == SERVING)) -> printf("hello target %d replica %d\n", t, r); hello(t, r); skip } \
 	:: d_step { tg[t].phase >= JOINING && tg[t].view[r] == HEARD && OBEYED(t, r) && CATCHABLE(t, r) -> printf("join target %d replica %d\n", t, r); \
 		tg[t].view[r] = JOIN; tg[t].acked[r] = rep[r].seq; \
+		rep[r].begun = (HOLDS(BEGUN) -> rep[r].begun : tg[t].epoch); \
 		record(t, r); agree(); skip } \
 	:: d_step { (tg[t].view[r] == JOIN || tg[t].view[r] == SYNC) && OBEYED(t, r) && rep[r].seq < tg[t].last -> printf("apply target %d replica %d\n", t, r); \
 		rep[r].seq = rep[r].seq + 1; rep[r].op[rep[r].seq] = tg[t].op[rep[r].seq]; tg[t].acked[r] = rep[r].seq; \
@@ -439,12 +457,16 @@ active proctype world() {
 	/* the first target serves, every replica is in sync */
 	d_step {
 		for (i : 0 .. R - 1) {
-			rep[i].promised = 1; rep[i].safe = 1; rep[i].member = MEMBER; rep[i].first[1] = 1; rep[i].tail = 1;
+			rep[i].promised = 1; rep[i].safe = 1; rep[i].begun = 1; rep[i].member = MEMBER; rep[i].first[1] = 1; rep[i].tail = 1;
 			if
 			:: VOTERS & BIT(i) -> rep[i].obeys = 1; tg[0].view[i] = SYNC
 			:: else
 			fi
 		}
+#ifdef MISSED0
+		/* all but one, which has lost its memory before */
+		rep[0].begun = 0; rep[0].suspect = 1; rep[0].obeys = 0; tg[0].view[0] = DOWN; failed = 1;
+#endif
 		tg[0].phase = SERVING; tg[0].epoch = 1; tg[0].voters = VOTERS; tg[0].used = 1; tg[0].first[1] = 1;
 		recEpoch = 1; recInit = 1; served = 1
 	}

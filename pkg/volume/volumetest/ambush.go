@@ -2,6 +2,7 @@ package volumetest
 
 import (
 	"github.com/cask-storage/cask/pkg/quorum"
+	"github.com/cask-storage/cask/pkg/replication"
 	"github.com/cask-storage/cask/pkg/volume"
 )
 
@@ -207,6 +208,62 @@ func (w *world) interruptTakeover() {
 		n.slow = false
 		clear(t.cut)
 		clear(next.cut)
+	})
+}
+
+// missEpoch has one replica lose its memory before the next target has it begin,
+// and another: when the third has adopted the history and nothing more, or when the
+// other has begun and the third was away, or later. Best of all the third had not
+// what the two had acknowledged together.
+func (w *world) missEpoch() {
+	t, order := w.newest(), w.rng.Perm(len(w.replicas))
+	if len(order) < 3 {
+		return
+	}
+	first, second, third := w.replicas[order[0]], w.replicas[order[1]], w.replicas[order[2]]
+	if w.chance(0.6) {
+		for _, i := range order[2:] {
+			t.cut[w.replicas[i].id] = toNode
+		}
+	}
+	strike := func() {
+		next := w.newest()
+		if w.healing {
+			return
+		}
+		next.ambush = nil
+		first.crash()
+		second.crash()
+		next.kill()
+		w.another()
+	}
+	w.after(w.between(50*ms, 400*ms), func() {
+		if w.healing {
+			return
+		}
+		w.calm = w.now + 1500*ms // what is lost stays so
+		t.kill()
+		w.another()
+		switch w.rng.IntN(3) {
+		case 0:
+			first.crash()
+			third.trap = trap{replication.Adopt, strike}
+		case 1:
+			third.isolated = true
+			second.trap = trap{replication.Begin, strike}
+		default:
+			at := []volume.Phase{volume.Joining, volume.Leasing, volume.Serving}[w.rng.IntN(3)]
+			w.newest().ambush = func(p volume.Phase) {
+				if p == at {
+					w.after(w.between(0, 300*ms), strike)
+				}
+			}
+		}
+		w.after(w.between(1000*ms, 3000*ms), func() {
+			third.trap, second.trap, third.isolated = trap{}, trap{}, false
+			first.start()
+		})
+		w.after(w.between(1000*ms, 9000*ms), second.start)
 	})
 }
 

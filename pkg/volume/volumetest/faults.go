@@ -43,7 +43,7 @@ type fault struct {
 
 // faultKinds lists the faults, the frequent ones more than once.
 func (w *world) faultKinds() []fault {
-	return []fault{
+	kinds := []fault{
 		{"crash", w.crashReplica}, {"crash", w.crashReplica}, {"restart", w.restartReplica}, {"break", w.breakConnection},
 		{"isolate", w.isolateReplica}, {"slow", w.slowReplica}, {"oneway", w.oneWay},
 		{"kill", w.killTarget}, {"kill", w.killTarget}, {"move", w.moveTarget}, {"overtake", w.overtake},
@@ -53,6 +53,10 @@ func (w *world) faultKinds() []fault {
 		{"freeze", w.freezeTarget}, {"redial", w.redial}, {"full", w.fillDisk}, {"flap", w.flap}, {"outgrow", w.outgrow}, {"outlive", w.outlive}, {"levels", w.strengthen},
 		{"power", w.powerCutWhenever}, {"disk", w.failDisk}, {"disk", w.replaceDisk}, {"rot", w.rotBlocks},
 	}
+	if w.opt.PowerCuts {
+		kinds = append(kinds, fault{"miss", w.missEpoch})
+	}
+	return kinds
 }
 
 // another target starts, unless the faults are over.

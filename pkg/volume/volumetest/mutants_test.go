@@ -34,6 +34,8 @@ var mutants = []struct {
 	{mutant.StaleHost, "StaleHost", "2 a superseded target gets no write accepted", nil, nil},
 	{mutant.RecoverFromOne, "RecoverFromOne", "4 recovery meets every write quorum", nil, nil},
 	{mutant.SuspectCounts, "SuspectCounts", "6 unclean starts", nil, nil},
+	{mutant.MissedAlone, "MissedAlone", "4 recovery meets every write quorum", []uint64{5}, []string{"miss"}},
+	{mutant.BegunAdopted, "BegunAdopted", "4 recovery meets every write quorum", []uint64{5}, []string{"miss"}},
 	{mutant.EmptyCounts, "EmptyCounts", "6 unclean starts", []uint64{0, 3}, []string{"disk", "kill", "isolate"}},
 	{mutant.LongestSeq, "LongestSeq", "4 the longest history by (epoch, Seq)", []uint64{0}, []string{"outlive"}},
 	{mutant.TailForgotten, "TailForgotten", "4 the longest history by (epoch, Seq)", nil, nil},

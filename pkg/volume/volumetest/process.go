@@ -34,8 +34,9 @@ type node struct {
 	promised history.Epoch // when last looked at
 	pardoned bool          // what had rotten was made good, and it may not know
 	unkept   bool          // had no space to keep what it had before its rebuild
-	atBegin  func()        // called when its rebuild ends; may be nil
-	disowned bool          // it did alone what is not to be; see disown
+	trap     trap
+	atBegin  func() // called when its rebuild ends; may be nil
+	disowned bool   // it did alone what is not to be; see disown
 	shadow   shadow
 	crashes  int
 	said     history.Seq // acknowledged by this process, as a member
@@ -47,6 +48,12 @@ type node struct {
 	returns  int // steps back to what it had kept
 	pulled   int // chunks fetched from another
 	resumed  int // of them, that went on where an earlier one was
+}
+
+// trap is sprung when a replica has handled a message.
+type trap struct {
+	at replication.Type
+	do func()
 }
 
 func newNode(w *world, id quorum.ReplicaID) *node {
@@ -294,6 +301,10 @@ func (n *node) handle(k *conn, m replication.Message) {
 	})
 	if m.Type == replication.Begin && ok {
 		n.lost, n.wiped, n.unkept = false, false, false
+	}
+	if x := n.trap; x.do != nil && x.at == m.Type {
+		n.trap = trap{}
+		x.do()
 	}
 	if !ok {
 		w.nodeHangsUp(k)

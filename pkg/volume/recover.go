@@ -100,23 +100,22 @@ func (c *Core) sendBack(p *peer) {
 }
 
 // recoverable reports whether the voters heard that surely hold all they
-// acknowledged include one of every write quorum that counts: a voter that has
-// missed the newest epoch can have acknowledged nothing that a witness, who has
-// not, does not hold.
+// acknowledged include one of every write quorum that counts. One of them, the
+// witness, holds all that the newest epoch that any of them has begun began with: of
+// that, who has not begun it can have acknowledged nothing more.
 func (c *Core) recoverable() bool {
 	if mutant.On(mutant.RecoverFromOne) {
 		return slices.ContainsFunc(c.voters, c.counts)
 	}
 	var newest history.Epoch
 	for _, p := range c.voters {
-		newest = max(newest, c.begun(p))
+		if c.counts(p) || mutant.On(mutant.MissedAlone) && slices.ContainsFunc(c.voters, c.counts) {
+			newest = max(newest, c.begun(p))
+		}
 	}
-	witness := slices.ContainsFunc(c.voters, func(p *peer) bool {
-		return c.counts(p) && (c.begun(p) == newest || mutant.On(mutant.MissedAlone))
-	})
 	return c.sys.Recover(c.of(func(p *peer) bool {
 		missed := c.begun(p) > 0 && c.begun(p) < newest
-		return c.counts(p) || witness && missed
+		return c.counts(p) || missed
 	}))
 }
 

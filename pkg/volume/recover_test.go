@@ -57,9 +57,10 @@ func TestRecoverable(t *testing.T) {
 		"two did, one of them before the epoch":             {[]*peer{voter(6, 0), voter(5, lost), voter(6, lost)}, true},
 		"... and the other is silent":                       {[]*peer{voter(6, 0), voter(5, lost), silent()}, true},
 		"two did, and who did not has missed the epoch too": {[]*peer{voter(5, 0), voter(5, lost), voter(6, lost)}, false},
-		"all did": {[]*peer{voter(6, lost), voter(5, lost), voter(5, lost)}, false},
-		"two did, one of them of a Cask that does not say": {[]*peer{voter(6, 0), voter(0, lost), voter(6, lost)}, false},
-		"none says": {[]*peer{voter(0, 0), voter(0, lost), voter(0, 0)}, true},
+		"... and a later one, that got nowhere":             {[]*peer{voter(6, 0), voter(5, lost), voter(7, lost)}, true},
+		"all did":                                           {[]*peer{voter(6, lost), voter(5, lost), voter(5, lost)}, false},
+		"two did, one of them of a Cask that does not say":  {[]*peer{voter(6, 0), voter(0, lost), voter(6, lost)}, false},
+		"none says":                                         {[]*peer{voter(0, 0), voter(0, lost), voter(0, 0)}, true},
 		"one is rebuilt": {[]*peer{voter(6, 0), voter(6, lost),
 			{state: heard, st: replication.Message{Kind: uint8(replication.Rebuilding), Epoch: 5}}}, false},
 	} {

@@ -30,7 +30,7 @@ const (
 	StaleHost       // does what hosts asked for before another target took over
 	RecoverFromOne  // any one voter is enough to recover from
 	SuspectCounts   // a voter that lost memory counts in recovery
-	MissedAlone     // a voter that missed the newest epoch is not asked for although nobody is there who surely holds that
+	MissedAlone     // a voter that missed an epoch is not asked for although nobody is there who surely holds what that began with
 	BegunAdopted    // a voter is taken to have begun the epoch that it has only adopted
 	EmptyCounts     // an empty replica counts although writes were accepted
 	LongestSeq      // the longest history is the one with the highest Seq, whatever its epoch

@@ -57,7 +57,7 @@
 #define EFFECT 15		/* new voters count after the swap, not before */
 #define UNCLEAN 16		/* nobody is asked in vain before the last resort */
 #define KEEP 17			/* who comes back empty still knows its promise */
-#define WITNESS 18		/* missing an epoch excuses beside who surely did not only */
+#define WITNESS 18		/* missing an epoch excuses beside who surely has what it began with */
 #define BEGUN 19		/* and that is who began to count in it, not who adopted it */
 #ifndef BREAK
 #define BREAK 0
@@ -170,19 +170,18 @@ hidden byte i, j, k, best, m, same;
 #define VIEWS(t, v) ((tg[t].view[0] == v) | ((tg[t].view[1] == v) << 1) | ((tg[t].view[2] == v) << 2))
 #define HAVE(t, s) ((tg[t].view[0] == SYNC && tg[t].acked[0] >= (s)) | ((tg[t].view[1] == SYNC && tg[t].acked[1] >= (s)) << 1) | ((tg[t].view[2] == SYNC && tg[t].acked[2] >= (s)) << 2))
 /* a write quorum of those that must have it */
-/* who has missed the newest epoch begun that was heard of, if somebody surely has not */
+/* who has missed the newest epoch that one began who surely has all it acknowledged */
 #define BEGUN_OF(t, r) (tg[t].place[r] >> 5)
 #define MAX(a, b) ((a) > (b) -> (a) : (b))
-#define NEWEST(t) MAX(BEGUN_OF(t, 0), MAX(BEGUN_OF(t, 1), BEGUN_OF(t, 2)))
-#define BY(t, set, r, is) (((tg[t].set & BIT(r)) && BEGUN_OF(t, r) is NEWEST(t)) -> BIT(r) : 0)
-#define SURE(t) (HOLDS(WITNESS) -> (BY(t, clean, 0, ==) | BY(t, clean, 1, ==) | BY(t, clean, 2, ==)) : tg[t].clean)
-#define MISSED(t) (SURE(t) -> (BY(t, members, 0, <) | BY(t, members, 1, <) | BY(t, members, 2, <)) : 0)
-#define MET(t) (tg[t].clean | MISSED(t))
+#define SURE(t, r) (((HOLDS(WITNESS) -> tg[t].clean : tg[t].members) & BIT(r)) -> BEGUN_OF(t, r) : 0)
+#define NEWEST(t) MAX(SURE(t, 0), MAX(SURE(t, 1), SURE(t, 2)))
+#define BEFORE(t, r) (((tg[t].members & BIT(r)) && BEGUN_OF(t, r) < NEWEST(t)) -> BIT(r) : 0)
+#define MET(t) (tg[t].clean | BEFORE(t, 0) | BEFORE(t, 1) | BEFORE(t, 2))
 /* the same of those that lost their memory, as it is */
-#define NOW MAX(rep[0].begun, MAX(rep[1].begun, rep[2].begun))
-#define IS(r, is) ((rep[r].begun is NOW) -> BIT(r) : 0)
-#define HELD (~failed & (IS(0, ==) | IS(1, ==) | IS(2, ==)))
-#define GONE(v) (COUNT(failed & (v) & ~(HELD -> (IS(0, <) | IS(1, <) | IS(2, <)) : 0)) >= QUORUM_OF(v))
+#define HELD(r) ((!(failed & BIT(r)) && rep[r].member == MEMBER) -> rep[r].begun : 0)
+#define NOW MAX(HELD(0), MAX(HELD(1), HELD(2)))
+#define OLD(r) ((rep[r].begun < NOW) -> BIT(r) : 0)
+#define GONE(v) (COUNT(failed & (v) & ~(OLD(0) | OLD(1) | OLD(2))) >= QUORUM_OF(v))
 #define ENOUGH(t, m) (WRITE(tg[t].voters, m) && (tg[t].next == 0 || !HOLDS(JOINT) || WRITE(tg[t].next, m)))
 
 inline reset(t) {

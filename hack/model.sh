@@ -49,7 +49,7 @@ pan() {
   shift
   rm -rf "$dir" && mkdir -p "$dir" && cd "$dir" && cp "$MODEL" . || return
   spin "$@" -a volume.pml >spin.log 2>&1 || return
-  gcc -O2 -w -DSAFETY -DNOREDUCE -DMEMLIM=1400 -o pan pan.c >gcc.log 2>&1 || return
+  gcc -O2 -w -DSAFETY -DNOREDUCE -DMEMLIM=1800 -o pan pan.c >gcc.log 2>&1 || return
   ./pan -m100000 -n >out 2>&1
   [ -e volume.pml.trail ] && spin -t "$@" volume.pml >trace 2>&1
   rm -f pan pan.?

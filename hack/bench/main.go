@@ -78,7 +78,8 @@ type options struct {
 	bins     []string
 	replicas []int
 	fronts   []string
-	span     int64 // bytes of the volume and the file
+	span     int64  // bytes of the volume and the file
+	record   uint64 // size of the volume's records, bytes; 0: the default
 	time     time.Duration
 	rounds   int
 	only     *regexp.Regexp
@@ -99,6 +100,7 @@ func parse() (options, error) {
 	fronts := flag.String("frontends", overNVMe+","+overISCSI, "what volumes are reached through")
 	only := flag.String("only", "", "cases to measure, a regular expression; the fill is always done")
 	span := flag.Int64("span", 1024, "size of the volumes, MiB")
+	flag.Uint64Var(&o.record, "record", 0, "size of the volumes' records, bytes (default 8192)")
 	flag.DurationVar(&o.time, "time", 3*time.Second, "of each case")
 	flag.IntVar(&o.rounds, "rounds", 1, "how often everything is measured")
 	flag.StringVar(&o.out, "out", "build", "directory of the results")

@@ -44,7 +44,7 @@ func newVolume(ctx context.Context, vo volumeOptions) (*caskVolume, error) {
 		return nil, err
 	}
 	st, err := local.Up(ctx, local.Options{Dir: dir, Exe: exe, Args: []string{"local", "supervise", "--dir=" + dir},
-		Spec: local.Spec{Name: "bench", Size: uint64(vo.o.span), Replicas: vo.replicas, Consistency: "quorum",
+		Spec: local.Spec{Name: "bench", Size: uint64(vo.o.span), RecordSize: vo.o.record, Replicas: vo.replicas, Consistency: "quorum",
 			Durability: "flush", Compression: "lz4", Frontend: speaks}})
 	if err != nil {
 		return nil, err

@@ -177,7 +177,7 @@ func TestLargeGroups(t *testing.T) {
 
 // An extent that was written at random for long is still written in few, large
 // pieces: blocks go where much is free, not into the next hole (then 7.6 to 8.6 for
-// each of 128 KiB, not 4.5).
+// each of 128 KiB, not 4.5 to 5, or 6 on a machine that has much else to do).
 func TestAgedExtent(t *testing.T) {
 	alone(t)
 	const span, piece = 256 * mib, 128 << 10
@@ -198,7 +198,7 @@ func TestAgedExtent(t *testing.T) {
 	writeRandom(t, s, span, 60000, data[:4096])
 	before := dmu.IOCounts().Writes
 	overwrite()
-	if n := dmu.IOCounts().Writes - before; n > 6*span/piece {
+	if n := dmu.IOCounts().Writes - before; n > 7*span/piece {
 		t.Errorf("%d writes of %d bytes in sequence were %d to the extent", span/piece, piece, n)
 	}
 	if err := s.Close(); err != nil {

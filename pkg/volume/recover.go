@@ -100,9 +100,9 @@ func (c *Core) sendBack(p *peer) {
 }
 
 // recoverable reports whether the voters heard that surely hold all they
-// acknowledged include one of every write quorum that counts. One of them, the
-// witness, holds all that the newest epoch that any of them has begun began with: of
-// that, who has not begun it can have acknowledged nothing more.
+// acknowledged include one of every write quorum, those with a voter that missed
+// the newest epoch that one of them began left out. Who began that has all that was
+// acknowledged before it, and who missed it has acknowledged nothing since.
 func (c *Core) recoverable() bool {
 	if mutant.On(mutant.RecoverFromOne) {
 		return slices.ContainsFunc(c.voters, c.counts)

@@ -6,8 +6,9 @@
  * A write is one or more TX_WRITE records with its data, which in memory may be
  * that of the caller (log_fetch). lr_blkoff, which nobody uses any more, holds the
  * Seq; all but the last piece of a write have LR_MORE set instead, and replay
- * applies them together with the last. An unmap is one TX_TRUNCATE record with the Seq in a word after it. Replay by
- * stock ZFS ignores both and does the right thing to the content.
+ * applies them together with the last. An unmap is one TX_TRUNCATE record with the
+ * Seq in a word after it. Replay by stock ZFS ignores both and does the right thing
+ * to the content.
  */
 #include "zfs.h"
 

@@ -85,7 +85,7 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("listen for targets: %w", err)
 	}
 	s := replica.NewServer(c)
-	go procs.Fit(ctx, s.Held, procs.CPU) // ends with ctx, or with the process
+	go procs.Fit(ctx, procs.Held, procs.CPU) // ends with ctx, or with the process
 	if o.health == "" {
 		return s.Serve(ctx, l)
 	}

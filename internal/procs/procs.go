@@ -116,16 +116,15 @@ func CPU() time.Duration {
 // while, that is up to 10 ms more.
 const hold = slack.Cgo
 
-// Calls is the time for which calls into C have kept processors. The zero value
-// is ready; for any number of goroutines.
-type Calls struct{ held atomic.Int64 }
+var held atomic.Int64
 
-// Do runs call.
-func (c *Calls) Do(call func()) {
+// Hold runs call, which keeps a processor of Go's while it waits: it is in C, or
+// in a system call that Go's poller knows nothing of.
+func Hold(call func()) {
 	began := time.Now()
 	call()
-	c.held.Add(int64(min(time.Since(began), hold)))
+	held.Add(int64(min(time.Since(began), hold)))
 }
 
-// Held is the sum so far.
-func (c *Calls) Held() time.Duration { return time.Duration(c.held.Load()) }
+// Held is for how long calls of Hold in this process have kept processors so far.
+func Held() time.Duration { return time.Duration(held.Load()) }

@@ -112,15 +112,14 @@ func TestStated(t *testing.T) {
 	}
 }
 
-func TestCalls(t *testing.T) {
-	var c Calls
-	before := CPU()
-	c.Do(func() { time.Sleep(10 * hold) })
-	c.Do(func() {
+func TestHold(t *testing.T) {
+	before, first := CPU(), Held()
+	Hold(func() { time.Sleep(10 * hold) })
+	Hold(func() {
 		for CPU() == before {
 		}
 	})
-	if got := c.Held(); got <= hold || got > 2*hold {
+	if got := Held() - first; got <= hold || got > 2*hold {
 		t.Errorf("held %v, want one whole %v and a part of another", got, hold)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cask-storage/cask/internal/procs"
 	"github.com/cask-storage/cask/pkg/accept"
 	"github.com/cask-storage/cask/pkg/replication"
 )
@@ -34,7 +33,6 @@ type Server struct {
 	core  *Core
 	tasks chan func()
 	ahead chan bool // has room for one: the store is to catch up, now if true
-	calls procs.Calls
 	logf  func(string, ...any)
 	peers peers
 
@@ -80,9 +78,6 @@ func NewServer(cfg Config) *Server {
 	return s
 }
 
-// Held is for how long the store's calls have kept a processor of Go's so far.
-func (s *Server) Held() time.Duration { return s.calls.Held() }
-
 // Ready returns nil while the replica works, else why it does not.
 func (s *Server) Ready() error { return s.core.Err() }
 
@@ -103,7 +98,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	for range workers {
 		pool.Go(func() { // ends when Serve closes tasks
 			for f := range s.tasks {
-				s.calls.Do(f)
+				f()
 			}
 		})
 	}
@@ -160,7 +155,7 @@ func (s *Server) catchUp(ctx context.Context) {
 		case now := <-s.ahead:
 			if now {
 				runtime.Gosched() // the acknowledgement goes first
-				s.calls.Do(s.core.CatchUp)
+				s.core.CatchUp()
 				continue
 			}
 			t.Reset(gather)
@@ -169,7 +164,7 @@ func (s *Server) catchUp(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			s.calls.Do(s.core.CatchUp)
+			s.core.CatchUp()
 		}
 	}
 }
@@ -243,8 +238,7 @@ func (s *Server) work(id ConnID, in, out *queue) {
 			return
 		}
 		s.mu.Lock()
-		ok := false
-		s.calls.Do(func() { ok = s.core.Handle(id, ms, out.put) })
+		ok := s.core.Handle(id, ms, out.put)
 		s.mu.Unlock()
 		if !ok {
 			in.close()

@@ -19,6 +19,7 @@ extern unsigned int zfetch_max_distance;
 extern uint32_t zfs_vdev_async_write_max_active;
 extern uint32_t zfs_vdev_sync_read_max_active;
 extern int zfs_vdev_aggregation_limit_non_rotating;
+extern int dbuf_cache_shift;
 extern int zio_dva_throttle_enabled;
 extern int zil_nocacheflush;
 extern int zfs_commit_timeout_pct;
@@ -66,6 +67,8 @@ start(void)
 	spa_asize_inflation = 8;
 	/* no read by one of Go's threads waits for another's (read_blocks) */
 	zfs_vdev_sync_read_max_active = 32;
+	/* an eighth of the ARC: the indirect blocks of 1 GiB in one of 128 MiB */
+	dbuf_cache_shift = 3;
 	/* blocks are allocated one after the other: few, large writes */
 	zfs_vdev_async_write_max_active = 3;
 	zfs_vdev_aggregation_limit_non_rotating = 1 << 20;

@@ -30,6 +30,21 @@ func SetWatchInterval(d time.Duration) { watchInterval = d }
 // SetTrimInterval is for stores that are opened after it.
 func SetTrimInterval(d time.Duration) { trimInterval = d }
 
+// Uncache has the store hold nothing in memory that can be read again.
+func (s *Store) Uncache() error {
+	e := s.sync()
+	s.giveBack()
+	return failed("sync", s.opt.Path, e)
+}
+
+// Reads is how many reads of this process were answered past dbufs, and how many
+// were left to them.
+func Reads() (past, left uint64) {
+	reading.mu.Lock()
+	defer reading.mu.Unlock()
+	return reading.past, reading.left
+}
+
 // CrashPoint ends an operation on snapshots half way, as a crash does.
 type CrashPoint int
 

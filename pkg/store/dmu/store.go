@@ -30,6 +30,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cask-storage/cask/internal/procs"
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
@@ -168,7 +169,7 @@ func (s *Store) guarded(call func() C.int) C.int {
 	s.calls.Add(1)
 	go func() { // owned by s; Close waits unless the pool is suspended
 		defer s.calls.Done()
-		done <- call()
+		procs.Hold(func() { done <- call() })
 	}()
 	select {
 	case e := <-done:
@@ -299,7 +300,9 @@ func (s *Store) applyPlain(ops []store.Op) (int, C.int) {
 	var pins runtime.Pinner
 	words := encode(ops, &pins)
 	staying.free()
-	done, e := s.applyWords(words, 0)
+	var done int
+	var e C.int
+	procs.Hold(func() { done, e = s.applyWords(words, 0) })
 	if e == C.int(syscall.EAGAIN) {
 		more := make(chan int, 1)
 		e = s.guarded(func() C.int {
@@ -389,7 +392,13 @@ func (s *Store) ReadAt(p []byte, off uint64) error {
 func (s *Store) read(p []byte, off uint64) C.int {
 	s.readers <- struct{}{}
 	defer func() { <-s.readers }()
-	e := C.cask_read(s.vol, C.uint64_t(off), C.uint64_t(len(p)), unsafe.Pointer(&p[0]))
+	if reading.do(s.vol, p, off) {
+		return 0
+	}
+	var e C.int
+	procs.Hold(func() {
+		e = C.cask_read(s.vol, C.uint64_t(off), C.uint64_t(len(p)), unsafe.Pointer(&p[0]))
+	})
 	if s.rotten(e) {
 		return errCksum
 	}
@@ -502,6 +511,11 @@ func (s *Store) SetMeta(b []byte) error {
 	return nil
 }
 
+// sync waits until everything is in a synced TXG.
+func (s *Store) sync() C.int {
+	return s.guarded(func() C.int { return C.cask_sync(s.vol) })
+}
+
 // Close implements store.Meta. A suspended pool cannot be closed: its extent
 // stays locked until the process ends.
 func (s *Store) Close() error {
@@ -511,7 +525,7 @@ func (s *Store) Close() error {
 		return fmt.Errorf("close of extent %s: %w", s.opt.Path, store.ErrClosed)
 	}
 	s.closed = true
-	e := s.guarded(func() C.int { return C.cask_sync(s.vol) })
+	e := s.sync()
 	close(s.stop)
 	s.watcher.Wait()
 	if e == C.CASK_SUSPENDED {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cask-storage/cask/internal/procs"
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/store"
 )
@@ -125,7 +126,9 @@ func (d *blockDevice) ReadAt(p []byte, off uint64) error {
 	buf := aligned(min(to-from, maxIO))
 	for at := from; at < to; at += uint64(len(buf)) {
 		b := buf[:min(to-at, uint64(len(buf)))]
-		n, err := d.f.ReadAt(b, int64(at))
+		var n int
+		var err error
+		procs.Hold(func() { n, err = d.f.ReadAt(b, int64(at)) })
 		if err != nil || n < len(b) {
 			return readFailed(at, err)
 		}
@@ -149,7 +152,9 @@ func (d *blockDevice) WriteAt(p []byte, off uint64) error {
 	for len(p) > 0 {
 		// requests end at multiples of maxIO, and so of every block size
 		n := copy(buf[:min(uint64(len(buf)), maxIO-off%maxIO)], p)
-		if _, err := d.f.WriteAt(buf[:n], int64(off)); err != nil {
+		var err error
+		procs.Hold(func() { _, err = d.f.WriteAt(buf[:n], int64(off)) })
+		if err != nil {
 			return classed(fmt.Sprintf("write of %d bytes at %d", n, off), err)
 		}
 		p, off = p[n:], off+uint64(n)
@@ -169,7 +174,10 @@ func (d *blockDevice) Discard(e block.Extent) error {
 }
 
 // Flush implements device.
-func (d *blockDevice) Flush() error { return classed("flush", d.f.Sync()) }
+func (d *blockDevice) Flush() (err error) {
+	procs.Hold(func() { err = d.f.Sync() })
+	return classed("flush", err)
+}
 
 // Close implements device.
 func (d *blockDevice) Close() error { return classed("close", d.f.Close()) }

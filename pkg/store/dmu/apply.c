@@ -390,6 +390,47 @@ cask_apply(cask_vol *v, const uint64_t *words, uint64_t n, uint64_t *done,
 	return (e);
 }
 
+#define	APPLIERS	16	/* those of suspended pools never end */
+
+static taskq_t *appliers;
+
+void
+appliers_init(void)
+{
+	appliers = taskq_create("cask-apply", APPLIERS, 0, 0, 0, 0);
+}
+
+typedef struct {
+	away_t away;
+	cask_vol *vol;
+	const uint64_t *ops;
+	uint64_t n;
+} apply_t;
+
+static void
+apply_away(void *arg)
+{
+	static __thread int later;
+	apply_t *a = arg;
+
+	/* what acknowledges the next operations goes first */
+	if (!later)
+		later = nice(5) != -1;
+	a->away.answer = cask_apply(a->vol, a->ops, a->n, &a->away.done, 1);
+	away_end(&a->away);
+}
+
+void
+cask_apply_start(cask_vol *v, const uint64_t *ops, uint64_t n, uint64_t number)
+{
+	apply_t *a = malloc(sizeof (*a));
+
+	VERIFY3P(a, !=, NULL);
+	*a = (apply_t){ .away.number = number, .vol = v, .ops = ops, .n = n };
+	VERIFY(taskq_dispatch(appliers, apply_away, a, TQ_SLEEP) !=
+	    TASKQID_INVALID);
+}
+
 /*
  * Have the log begin at the lowest free block of its metaslab again, once in
  * each TXG. ZFS would go round in all of it, and come upon holes of the extent's

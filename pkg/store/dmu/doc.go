@@ -30,9 +30,10 @@
 //
 // # Concurrency
 //
-// As store.Store. Reads and flushes run on a bounded number of threads. A
-// call that ZFS may block for ever runs on a goroutine of its own, so that it
-// can be given up when the pool is suspended; Close waits for the others.
+// As store.Store. Flushes run on a bounded number of threads; reads of several at
+// a time, and batches of operations, keep none of Go's (away.go). A
+// call that ZFS may block for ever runs on a thread or a goroutine of its own, so that
+// it can be given up when the pool is suspended; Close waits for the others.
 //
 // # Process
 //

@@ -81,6 +81,7 @@ start(void)
 	zfs_embedded_slog_min_ms = 16;
 	scrub_init();
 	alloc_init();
+	appliers_init();
 	io_engine = io_select(io_engine, &io_why);
 	kernel_init(SPA_MODE_READ | SPA_MODE_WRITE);
 }

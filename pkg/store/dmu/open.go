@@ -59,6 +59,9 @@ func Create(o Options) (*Store, error) {
 // suspends the pool meanwhile, it keeps the extent and the names until the
 // process ends: nothing is released then.
 func begin(o Options, lock *os.File, how func(Options, cStrings, *os.File) (*Store, error)) (*Store, error) {
+	if err := watchCalls(); err != nil {
+		return nil, errors.Join(fmt.Errorf("extent %s: %w", o.Path, err), lock.Close())
+	}
 	c := newCStrings(o)
 	s, err := how(o, c, lock)
 	if errors.Is(err, store.ErrSuspended) {

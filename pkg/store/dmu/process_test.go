@@ -74,6 +74,32 @@ func TestSuspended(t *testing.T) {
 	os.Exit(0)
 }
 
+// Batches of operations to a pool that gets suspended end, with that error.
+func TestSuspendedBatch(t *testing.T) {
+	alone(t)
+	s := create(t, extent(t, 64*mib))
+	dmu.SetFaults(dmu.FaultWrites)
+	var seq history.Seq
+	var err error
+	data, began := random(64<<10), time.Now()
+	for err == nil && time.Since(began) < 30*time.Second {
+		ops := make([]store.Op, 16)
+		for i := range ops {
+			seq++
+			ops[i] = writeOp(seq, uint64(seq%1000)<<16, data)
+		}
+		err = s.Apply(ops)
+	}
+	if !errors.Is(err, store.ErrSuspended) {
+		t.Fatalf("apply to a failing extent: %v after %d operations, want store.ErrSuspended", err, seq)
+	}
+	if err := s.Close(); !errors.Is(err, store.ErrSuspended) {
+		t.Fatalf("close: %v", err)
+	}
+	fmt.Println("--- PASS: the suspended pool ends with the process")
+	os.Exit(0)
+}
+
 // An extent that cannot be written when it is opened is an error at once too:
 // found by the attack, as a replica that was started on a full disk and was
 // never heard of again.

@@ -3,8 +3,7 @@
 /*
  * Reads of several at a time. Each block that is on the disk or in the ARC, and that
  * ZFS has no dbuf of, is read by way of its block pointer: it is copied out where it
- * arrives. Nobody waits for it in C; the last block of a read tells so by an eventfd.
- * What needs more is left to cask_read: a block that is written, or was just now, or
+ * arrives, and the last block of a read ends it (away.c). What needs more is left to cask_read: a block that is written, or was just now, or
  * cannot be read. So is one whose indirect block has no dbuf, but that is read ahead.
  *
  * A block pointer without a dbuf below it is what was last written there, or what was
@@ -13,7 +12,6 @@
  */
 #include "zfs.h"
 #include "io.h"
-#include <sys/eventfd.h>
 
 typedef struct {
 	cask_vol *vol;
@@ -33,38 +31,10 @@ typedef struct {
 } part_t;
 
 typedef struct read {
-	uint64_t number;
-	int failed;		/* left to cask_read; atomic */
+	away_t away;		/* answer: 0, or it is left to cask_read; atomic */
 	uint64_t left;		/* parts, and one for who starts them; atomic */
-	struct read *next;	/* of those to be told */
 	part_t parts[];
 } read_t;
-
-static read_t *told;		/* atomic */
-static int event = -1;
-
-int
-cask_read_event(void)
-{
-	if (event < 0)
-		event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return (event);
-}
-
-/* Who finds none before it, wakes; who takes, takes all. */
-static void
-tell(read_t *r)
-{
-	read_t *before = __atomic_load_n(&told, __ATOMIC_RELAXED);
-	const uint64_t one = 1;
-
-	do {
-		r->next = before;
-	} while (!__atomic_compare_exchange_n(&told, &before, r, 1,
-	    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
-	if (before == NULL)
-		VERIFY3S(write(event, &one, sizeof (one)), ==, sizeof (one));
-}
 
 static int
 is_last(read_t *r)
@@ -76,13 +46,13 @@ static void
 part_done(part_t *p)
 {
 	if (is_last(p->read))
-		tell(p->read);
+		away_end(&p->read->away);
 }
 
 static void
 leave(part_t *p)
 {
-	__atomic_store_n(&p->read->failed, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->read->away.answer, EAGAIN, __ATOMIC_RELAXED);
 	part_done(p);
 }
 
@@ -174,7 +144,7 @@ new_read(uint64_t size, const request_t *q, uint64_t n)
 	char *to = q->to;
 
 	VERIFY3P(r, !=, NULL);
-	*r = (read_t){ .number = q->number, .left = n + 1 };
+	*r = (read_t){ .away.number = q->number, .left = n + 1 };
 	for (uint64_t i = 0; i < n; i++, from = 0) {
 		uint64_t len = MIN(size - from, left);
 		r->parts[i] = (part_t){ r, to, from, len };
@@ -189,17 +159,17 @@ start(dnode_t *dn, const request_t *q, int stay)
 {
 	uint64_t first = q->off / dn->dn_datablksz;
 	uint64_t n = (q->off + q->len - 1) / dn->dn_datablksz - first + 1;
-	uint64_t answer = CASK_READ_AWAY;
+	uint64_t answer = CASK_AWAY;
 
 	if (stay && n > 1)	/* one would wait for the other */
-		return (CASK_READ_FAILED);
+		return (EAGAIN);
 	read_t *r = new_read(dn->dn_datablksz, q, n);
 	rw_enter(&dn->dn_struct_rwlock, RW_READER);
 	for (uint64_t i = 0; i < n; i++)
 		read_part(dn, first + i, &r->parts[i], stay);
 	rw_exit(&dn->dn_struct_rwlock);
 	if (is_last(r)) {
-		answer = r->failed ? CASK_READ_FAILED : CASK_READ_DONE;
+		answer = r->away.answer;
 		free(r);
 	}
 	return (answer);
@@ -220,23 +190,4 @@ cask_read_start(uint64_t *reads, uint64_t n, int stay)
 		io_leave();
 	else
 		io_release();
-}
-
-uint64_t
-cask_read_done(uint64_t *pairs, uint64_t max)
-{
-	static read_t *r;
-	uint64_t n = 0;
-
-	if (r == NULL)
-		r = __atomic_exchange_n(&told, NULL, __ATOMIC_ACQ_REL);
-	while (r != NULL && n < max) {
-		read_t *next = r->next;
-		pairs[2 * n] = r->number;
-		pairs[2 * n++ + 1] = r->failed ? CASK_READ_FAILED :
-		    CASK_READ_DONE;
-		free(r);
-		r = next;
-	}
-	return (n);
 }

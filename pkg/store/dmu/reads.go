@@ -6,35 +6,29 @@ package dmu
 #include "shim.h"
 #cgo noescape cask_read_start
 #cgo nocallback cask_read_start
-#cgo noescape cask_read_done
-#cgo nocallback cask_read_done
 */
 import "C"
 
 import (
-	"fmt"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"github.com/cask-storage/cask/internal/procs"
 )
 
-// reads starts what several goroutines want to read at a time together. None of
-// them waits in C, where each would keep a processor of Go's. One that reads
-// alone does: to be woken takes longer.
+// reads begins what several goroutines want to read at a time together. One that
+// reads alone waits in C: to be woken takes longer.
 type reads struct {
 	mu    sync.Mutex
-	next  []*read          // to be started together
-	away  map[uint64]*read // by number
-	last  uint64           // number
-	busy  int              // reads that began and have not ended
-	ended time.Time        // the last one that did
+	next  []*read   // to be begun together
+	busy  int       // reads that began and have not ended
+	ended time.Time // the last one that did
 
-	past, left uint64 // how many were done, and how many failed
+	past, left atomic.Uint64 // how many were done, and how many were not
 }
 
 // read is of one goroutine.
@@ -43,37 +37,17 @@ type read struct {
 	off  uint64
 	p    []byte
 	pins runtime.Pinner
-	done chan bool // has room; false: it failed
+	done chan answer // has room
 }
 
 // reading is that of all stores.
-var reading = reads{away: map[uint64]*read{}}
+var reading reads
 
-var spareReads = sync.Pool{New: func() any { return &read{done: make(chan bool, 1)} }}
+var spareReads = sync.Pool{New: func() any { return &read{done: make(chan answer, 1)} }}
 
 // soon is less than a host takes to ask for more once it has its answer: a read
 // that begins so soon after another one ended does not come from there.
 const soon = 30 * time.Microsecond
-
-// watchReads has reads that C has done told to who waits for them, from the first
-// one of the process on.
-var watchReads = sync.OnceValue(func() error {
-	fd, err := C.cask_read_event()
-	if fd < 0 {
-		return fmt.Errorf("eventfd: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "eventfd")
-	go func() { // ends with the process
-		var count [8]byte
-		for {
-			if _, err := f.Read(count[:]); err != nil {
-				panic(fmt.Sprintf("eventfd of reads: %v", err))
-			}
-			reading.collect()
-		}
-	}()
-	return nil
-})
 
 // do fills p, which is not empty, from byte off of vol on. If it returns false it did
 // not, and C.cask_read is to be tried.
@@ -88,9 +62,9 @@ func (g *reads) do(vol *C.cask_vol, p []byte, off uint64) bool {
 	g.mu.Unlock()
 	if first {
 		runtime.Gosched() // who is about to read as well comes along
-		g.start()
+		g.begin()
 	}
-	ok := <-r.done
+	ok := (<-r.done).code == 0
 	r.pins.Unpin()
 	r.p = nil
 	spareReads.Put(r)
@@ -98,80 +72,44 @@ func (g *reads) do(vol *C.cask_vol, p []byte, off uint64) bool {
 	g.busy--
 	g.ended = time.Now()
 	g.mu.Unlock()
+	if ok {
+		g.past.Add(1)
+	} else {
+		g.left.Add(1)
+	}
 	return ok
 }
 
-// start starts what waits.
-func (g *reads) start() {
+// begin begins what waits for it.
+func (g *reads) begin() {
 	g.mu.Lock()
 	batch := g.next
 	g.next = nil
-	alone := g.busy == 1 && time.Since(g.ended) > soon
-	g.mu.Unlock()
-	if watchReads() != nil {
-		for _, r := range batch {
-			r.done <- false
-		}
-		return
-	}
-	for some := range slices.Chunk(batch, maxReaders) {
-		g.startSome(some, alone)
-	}
-}
-
-// startSome starts at most maxReaders.
-func (g *reads) startSome(batch []*read, alone bool) {
-	var words [maxReaders][C.CASK_READ_WORDS]C.uint64_t
-	numbers := [maxReaders]uint64{}
 	stay := C.int(0)
-	if alone {
+	if g.busy == 1 && time.Since(g.ended) > soon {
 		stay = 1
 	}
-	g.mu.Lock()
+	g.mu.Unlock()
+	for some := range slices.Chunk(batch, maxReaders) {
+		beginReads(some, stay)
+	}
+}
+
+// beginReads begins at most maxReaders.
+func beginReads(batch []*read, stay C.int) {
+	var words [maxReaders][C.CASK_READ_WORDS]C.uint64_t
+	var numbers [maxReaders]C.uint64_t
 	for i, r := range batch {
-		g.last++
-		g.away[g.last], numbers[i] = r, g.last
+		numbers[i] = calling.begin(r.done)
 		words[i] = [...]C.uint64_t{
 			C.uint64_t(uintptr(unsafe.Pointer(r.vol))), C.uint64_t(r.off), C.uint64_t(len(r.p)),
-			C.uint64_t(uintptr(unsafe.Pointer(&r.p[0]))), C.uint64_t(g.last),
+			C.uint64_t(uintptr(unsafe.Pointer(&r.p[0]))), numbers[i],
 		}
 	}
-	g.mu.Unlock()
 	procs.Hold(func() { C.cask_read_start(&words[0][0], C.uint64_t(len(batch)), stay) })
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	for i := range batch {
-		if answer := words[i][4]; answer != C.CASK_READ_AWAY {
-			g.end(numbers[i], answer)
+		if code := words[i][4]; code != C.CASK_AWAY {
+			calling.end(numbers[i], answer{code: C.int(code)})
 		}
 	}
-}
-
-// collect ends what C has done.
-func (g *reads) collect() {
-	var pairs [64][2]C.uint64_t
-	for {
-		n := int(C.cask_read_done(&pairs[0][0], C.uint64_t(len(pairs))))
-		g.mu.Lock()
-		for _, p := range pairs[:n] {
-			g.end(uint64(p[0]), p[1])
-		}
-		g.mu.Unlock()
-		if n < len(pairs) {
-			return
-		}
-	}
-}
-
-// end is called with mu held.
-func (g *reads) end(number uint64, answer C.uint64_t) {
-	r := g.away[number]
-	delete(g.away, number)
-	ok := answer == C.CASK_READ_DONE
-	if ok {
-		g.past++
-	} else {
-		g.left++
-	}
-	r.done <- ok
 }

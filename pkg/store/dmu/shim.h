@@ -81,21 +81,28 @@ int cask_apply(cask_vol *v, const uint64_t *ops, uint64_t n, uint64_t *done,
 uint64_t cask_let_go(uint64_t *numbers, uint64_t max);
 int cask_read(cask_vol *v, uint64_t off, uint64_t len, void *buf);
 /*
- * Start n reads without waiting: volume, offset, length, address and a number, which
- * is replaced by the answer. One that is away will be among the pairs of number and
- * answer that cask_read_done returns, at most max at a time, until there are fewer,
- * whenever the eventfd of cask_read_event (-1: errno) was read; till then what is at
- * the address belongs to it. stay: there is one read, which this thread does itself.
- * A read that failed is to be tried by cask_read, which may wait.
- * One thread at a time calls cask_read_done.
+ * Calls that are begun without waiting for them, by a number. They will be among those
+ * that cask_away_ended returns, at most max at a time, until there are fewer, whenever the
+ * eventfd of cask_away_event (-1: errno) was read: number, answer, operations
+ * performed. Till then the memory that they were given belongs to them. One thread
+ * at a time calls cask_away_ended.
+ */
+#define	CASK_AWAY_WORDS	3
+uint64_t cask_away_ended(uint64_t *words, uint64_t max);
+int cask_away_event(void);
+
+/* cask_apply, which may block, on another thread */
+void cask_apply_start(cask_vol *v, const uint64_t *ops, uint64_t n,
+    uint64_t number);
+
+/*
+ * Begin n reads: volume, offset, length, address and number, which is replaced by the
+ * answer: 0, CASK_AWAY, or EAGAIN for what is to be tried by cask_read, which may wait.
+ * stay: there is one read, which this thread does itself.
  */
 #define	CASK_READ_WORDS	5
-#define	CASK_READ_DONE	1
-#define	CASK_READ_FAILED 2
-#define	CASK_READ_AWAY	3
+#define	CASK_AWAY	100003	/* it will be among those that ended */
 void cask_read_start(uint64_t *reads, uint64_t n, int stay);
-uint64_t cask_read_done(uint64_t *pairs, uint64_t max);
-int cask_read_event(void);
 int cask_flush(cask_vol *v);
 /* drop what is cached and clean, and give free memory back to the kernel */
 void cask_give_back(cask_vol *v);

@@ -294,26 +294,23 @@ func performed(e C.int) (int, C.int) {
 	return 1, 0
 }
 
-// applyPlain performs ops on this thread as long as nothing blocks. It returns
-// how many were performed.
+// fewOps are performed by the thread that asks for it: another one would have to be
+// woken.
+const fewOps = 3
+
+// applyPlain performs ops. It returns how many were performed.
 func (s *Store) applyPlain(ops []store.Op) (int, C.int) {
 	var pins runtime.Pinner
 	words := encode(ops, &pins)
 	staying.free()
-	var done int
-	var e C.int
-	procs.Hold(func() { done, e = s.applyWords(words, 0) })
+	done, e := 0, C.int(syscall.EAGAIN)
+	if len(ops) <= fewOps {
+		procs.Hold(func() { done, e = s.applyWords(words, 0) })
+	}
 	if e == C.int(syscall.EAGAIN) {
-		more := make(chan int, 1)
-		e = s.guarded(func() C.int {
-			defer pins.Unpin()
-			n, e := s.applyWords(words[done*C.CASK_OP_WORDS:], 1)
-			more <- n
-			return e
-		})
-		if e != C.CASK_SUSPENDED {
-			done += <-more
-		}
+		var more int
+		more, e = s.applyAway(words[done*C.CASK_OP_WORDS:], &pins)
+		done += more
 	} else {
 		pins.Unpin()
 	}
@@ -325,6 +322,30 @@ func (s *Store) applyPlain(ops []store.Op) (int, C.int) {
 		s.mu.Unlock()
 	}
 	return done, e
+}
+
+// applyAway has a thread of C's perform what words describe. Pins are released when
+// it is done, even if the pool is suspended meanwhile.
+func (s *Store) applyAway(words []uint64, pins *runtime.Pinner) (int, C.int) {
+	if len(words) == 0 {
+		pins.Unpin()
+		return 0, 0
+	}
+	pins.Pin(&words[0])
+	done, ended := make(chan answer, 1), make(chan answer, 1)
+	s.calls.Go(func() { // owned by s; Close waits unless the pool is suspended
+		a := <-done
+		pins.Unpin()
+		ended <- a
+	})
+	C.cask_apply_start(s.vol, (*C.uint64_t)(unsafe.Pointer(&words[0])),
+		C.uint64_t(len(words)/C.CASK_OP_WORDS), calling.begin(done))
+	select {
+	case a := <-ended:
+		return a.done, a.code
+	case <-s.suspended:
+		return 0, C.CASK_SUSPENDED
+	}
 }
 
 func (s *Store) applyWords(words []uint64, mayBlock C.int) (int, C.int) {

@@ -202,6 +202,17 @@ struct cask_snap {
 /* alloc.c */
 void alloc_init(void);
 
+/* away.c: a call that ends later; the beginning of what malloc returned */
+typedef struct away {
+	uint64_t number;
+	int answer;
+	uint64_t done;
+	struct away *next;
+} away_t;
+
+void away_end(away_t *a);
+void appliers_init(void);
+
 /* scrub.c */
 void scrub_init(void);
 void scrub_found(spa_t *spa, const zbookmark_phys_t *zb);

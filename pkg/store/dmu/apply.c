@@ -390,7 +390,7 @@ cask_apply(cask_vol *v, const uint64_t *words, uint64_t n, uint64_t *done,
 	return (e);
 }
 
-#define	APPLIERS	16	/* those of suspended pools never end */
+#define	APPLIERS	1024	/* those of suspended pools never end */
 
 static taskq_t *appliers;
 
@@ -414,8 +414,10 @@ apply_away(void *arg)
 	apply_t *a = arg;
 
 	/* what acknowledges the next operations goes first */
-	if (!later)
-		later = nice(5) != -1;
+	if (!later) {
+		later = 1;
+		(void) nice(5);
+	}
 	a->away.answer = cask_apply(a->vol, a->ops, a->n, &a->away.done, 1);
 	away_end(&a->away);
 }

@@ -20,7 +20,7 @@ import (
 type calls struct {
 	mu   sync.Mutex
 	last uint64
-	away map[uint64]chan<- answer // by number; each has room
+	away map[uint64]func(answer) // by number; they do not block
 }
 
 // answer is what became of a call.
@@ -30,7 +30,7 @@ type answer struct {
 }
 
 // calling is that of all stores.
-var calling = calls{away: map[uint64]chan<- answer{}}
+var calling = calls{away: map[uint64]func(answer){}}
 
 // watchCalls has answers given, from the first store of the process on.
 var watchCalls = sync.OnceValue(func() error {
@@ -51,21 +51,21 @@ var watchCalls = sync.OnceValue(func() error {
 	return nil
 })
 
-// begin returns the number of a call that is answered to.
-func (g *calls) begin(to chan<- answer) C.uint64_t {
+// begin returns the number of a call, of whose end then is told.
+func (g *calls) begin(then func(answer)) C.uint64_t {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.last++
-	g.away[g.last] = to
+	g.away[g.last] = then
 	return C.uint64_t(g.last)
 }
 
 func (g *calls) end(number C.uint64_t, a answer) {
 	g.mu.Lock()
-	to := g.away[uint64(number)]
+	then := g.away[uint64(number)]
 	delete(g.away, uint64(number))
 	g.mu.Unlock()
-	to <- a
+	then(a)
 }
 
 // collect ends what has ended in C.

@@ -16,6 +16,7 @@ const (
 	FaultFlushes = faultFlushes
 	FaultFull    = faultFull
 	FaultTrims   = faultTrims
+	FaultLooks   = faultLooks
 )
 
 var (

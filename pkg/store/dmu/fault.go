@@ -12,6 +12,7 @@ const (
 	faultFlushes = 4
 	faultFull    = 8  // writes of data, not of labels, with ENOSPC
 	faultTrims   = 16 // trims do nothing
+	faultLooks   = 32 // reads pause between their looks at what is there
 )
 
 // setFaults makes calls on the files of all extents fail, most with EIO, from now

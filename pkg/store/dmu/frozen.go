@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"unsafe"
 
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/store"
@@ -96,7 +95,7 @@ func (f *frozen) ReadAt(p []byte, off uint64) error {
 	}
 	f.s.readers <- struct{}{}
 	defer func() { <-f.s.readers }()
-	e := C.cask_snap_read(f.c, C.uint64_t(off), C.uint64_t(len(p)), unsafe.Pointer(&p[0]))
+	e := readSnap(f.c, p, off)
 	if f.s.rotten(e) {
 		e = errCksum
 	}

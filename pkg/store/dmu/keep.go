@@ -169,7 +169,7 @@ func (s *Store) ReadKept(p []byte, off uint64) error {
 	}
 	s.readers <- struct{}{}
 	defer func() { <-s.readers }()
-	e := C.cask_snap_read(s.keep.c, C.uint64_t(off), C.uint64_t(len(p)), unsafe.Pointer(&p[0]))
+	e := readSnap(s.keep.c, p, off)
 	if s.rotten(e) {
 		e = errCksum
 	}

@@ -6,9 +6,10 @@
  * arrives, and the last block of a read ends it (away.c). What needs more is left to cask_read: a block that is written, or was just now, or
  * cannot be read. So is one whose indirect block has no dbuf, but that is read ahead.
  *
- * A block pointer without a dbuf below it is what was last written there, or what was
- * there when a write began that has not returned yet. The block may be freed
- * and written over before it is read: that is a wrong checksum, and cask_read.
+ * While it is looked for, the range lock of whole blocks keeps writes and unmaps out:
+ * a block pointer without a dbuf below it, and not about to be freed, is what was last
+ * written there. After that the block may be freed and written over before it is read:
+ * that is a wrong checksum, and cask_read.
  */
 #include "zfs.h"
 #include "io.h"
@@ -84,10 +85,10 @@ has_dbuf(dnode_t *dn, uint64_t block)
 {
 	dmu_buf_impl_t *db = dbuf_find(dn->dn_objset, dn->dn_object, 0, block);
 
-	if (db == NULL)
-		return (0);
-	mutex_exit(&db->db_mtx);
-	return (1);
+	if (db != NULL)
+		mutex_exit(&db->db_mtx);
+	fault_pause();
+	return (db != NULL);
 }
 
 /* The pointer to a block, if the indirect block with it has a dbuf. */
@@ -154,24 +155,45 @@ new_read(uint64_t size, const request_t *q, uint64_t n)
 	return (r);
 }
 
+/* Begin a read of n blocks, of which nothing changes meanwhile. */
 static uint64_t
-start(dnode_t *dn, const request_t *q, int stay)
+start_locked(dnode_t *dn, const request_t *q, uint64_t first, uint64_t n,
+    int stay)
 {
-	uint64_t first = q->off / dn->dn_datablksz;
-	uint64_t n = (q->off + q->len - 1) / dn->dn_datablksz - first + 1;
+	read_t *r = new_read(dn->dn_datablksz, q, n);
 	uint64_t answer = CASK_AWAY;
 
-	if (stay && n > 1)	/* one would wait for the other */
-		return (EAGAIN);
-	read_t *r = new_read(dn->dn_datablksz, q, n);
-	rw_enter(&dn->dn_struct_rwlock, RW_READER);
 	for (uint64_t i = 0; i < n; i++)
 		read_part(dn, first + i, &r->parts[i], stay);
-	rw_exit(&dn->dn_struct_rwlock);
+	if (__atomic_load_n(&r->away.answer, __ATOMIC_RELAXED) == 0)
+		dmu_zfetch(&dn->dn_zfetch, first, n, B_TRUE, B_TRUE, B_TRUE);
 	if (is_last(r)) {
 		answer = r->away.answer;
 		free(r);
 	}
+	return (answer);
+}
+
+/* Who cannot have a lock at once is left to cask_read, which waits for it. */
+static uint64_t
+start(const request_t *q, int stay)
+{
+	dnode_t *dn = q->vol->dn;
+	uint64_t size = dn->dn_datablksz, first = q->off / size;
+	uint64_t n = (q->off + q->len - 1) / size - first + 1;
+	uint64_t answer = EAGAIN;
+
+	if (stay && n > 1)	/* one would wait for the other */
+		return (EAGAIN);
+	zfs_locked_range_t *lr = zfs_rangelock_tryenter(&q->vol->ranges,
+	    first * size, n * size, RL_READER);
+	if (lr == NULL)
+		return (EAGAIN);
+	if (rw_tryenter(&dn->dn_struct_rwlock, RW_READER)) {
+		answer = start_locked(dn, q, first, n, stay);
+		rw_exit(&dn->dn_struct_rwlock);
+	}
+	zfs_rangelock_exit(lr);
 	return (answer);
 }
 
@@ -185,7 +207,7 @@ cask_read_start(uint64_t *reads, uint64_t n, int stay)
 	else
 		io_gather();
 	for (uint64_t i = 0; i < n; i++)
-		q[i].number = start(q[i].vol->dn, &q[i], stay);
+		q[i].number = start(&q[i], stay);
 	if (stay)
 		io_leave();
 	else

@@ -37,13 +37,18 @@ type read struct {
 	off  uint64
 	p    []byte
 	pins runtime.Pinner
-	done chan answer // has room
+	done chan bool // has room; false: it was not done
+	end  func(answer)
 }
 
 // reading is that of all stores.
 var reading reads
 
-var spareReads = sync.Pool{New: func() any { return &read{done: make(chan answer, 1)} }}
+var spareReads = sync.Pool{New: func() any {
+	r := &read{done: make(chan bool, 1)}
+	r.end = func(a answer) { r.done <- a.code == 0 }
+	return r
+}}
 
 // soon is less than a host takes to ask for more once it has its answer: a read
 // that begins so soon after another one ended does not come from there.
@@ -64,7 +69,7 @@ func (g *reads) do(vol *C.cask_vol, p []byte, off uint64) bool {
 		runtime.Gosched() // who is about to read as well comes along
 		g.begin()
 	}
-	ok := (<-r.done).code == 0
+	ok := <-r.done
 	r.pins.Unpin()
 	r.p = nil
 	spareReads.Put(r)
@@ -100,7 +105,7 @@ func beginReads(batch []*read, stay C.int) {
 	var words [maxReaders][C.CASK_READ_WORDS]C.uint64_t
 	var numbers [maxReaders]C.uint64_t
 	for i, r := range batch {
-		numbers[i] = calling.begin(r.done)
+		numbers[i] = calling.begin(r.end)
 		words[i] = [...]C.uint64_t{
 			C.uint64_t(uintptr(unsafe.Pointer(r.vol))), C.uint64_t(r.off), C.uint64_t(len(r.p)),
 			C.uint64_t(uintptr(unsafe.Pointer(&r.p[0]))), numbers[i],

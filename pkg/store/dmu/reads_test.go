@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
 	"github.com/cask-storage/cask/pkg/store/dmu"
@@ -35,41 +36,57 @@ type versioned struct {
 // change applies some operations at random places.
 func (v *versioned) change(rng *rand.Rand) error {
 	var ops []store.Op
-	touched := map[uint64]history.Seq{}
 	for range 1 + rng.Intn(16) {
 		v.seq++
-		sectors := uint64(1) << rng.Intn(6)
-		at := uint64(rng.Intn(len(v.begun) - int(sectors)))
-		op := writeOp(v.seq, at*versionSector, nil)
+		sectors := 1 << rng.Intn(6)
+		kind := store.Write
 		if rng.Intn(8) == 0 {
-			op.Kind, op.Extent.Len = store.Unmap, sectors*versionSector
-		} else {
-			op.Data = bytes.Repeat(binary.LittleEndian.AppendUint64(nil, uint64(v.seq)), int(sectors*versionSector/8))
-			op.Extent.Len = sectors * versionSector
+			kind = store.Unmap
 		}
-		for i := at; i < at+sectors; i++ {
-			v.begun[i].Store(uint64(v.seq))
-			if op.Kind == store.Unmap {
-				v.unmapped[i].Store(uint64(v.seq))
-			}
-			touched[i] = v.seq
-		}
-		ops = append(ops, op)
+		ops = append(ops, v.op(kind, uint64(rng.Intn(len(v.begun)-sectors+1)), uint64(sectors)))
 	}
-	if err := v.s.Apply(ops); err != nil {
-		return err
-	}
-	for i, seq := range touched {
-		v.ended[i].Store(uint64(seq))
-	}
-	return nil
+	return v.apply(ops)
 }
 
-// read reads at a random place: each sector is whole, no older than what was applied
-// when it began, and no newer than what began until it ended.
+// op is operation v.seq, of some sectors from at on.
+func (v *versioned) op(kind store.Kind, at, sectors uint64) store.Op {
+	op := store.Op{Kind: kind, Seq: v.seq, Extent: block.Extent{Off: at * versionSector, Len: sectors * versionSector}}
+	if kind == store.Write {
+		op.Data = bytes.Repeat(binary.LittleEndian.AppendUint64(nil, uint64(v.seq)), int(op.Extent.Len/8))
+	}
+	return op
+}
+
+func (v *versioned) apply(ops []store.Op) error {
+	each := func(do func(i uint64, o store.Op)) {
+		for _, o := range ops {
+			for i := o.Extent.Off; i < o.Extent.End(); i += versionSector {
+				do(i/versionSector, o)
+			}
+		}
+	}
+	each(func(i uint64, o store.Op) {
+		v.begun[i].Store(uint64(o.Seq))
+		if o.Kind == store.Unmap {
+			v.unmapped[i].Store(uint64(o.Seq))
+		}
+	})
+	err := v.s.Apply(ops)
+	if err == nil {
+		each(func(i uint64, o store.Op) { v.ended[i].Store(uint64(o.Seq)) })
+	}
+	return err
+}
+
+// read reads at a random place.
 func (v *versioned) read(rng *rand.Rand) error {
 	sectors := 1 << rng.Intn(6)
-	at := rng.Intn(len(v.begun) - sectors)
+	return v.readAt(rng.Intn(len(v.begun)-sectors+1), sectors)
+}
+
+// readAt reads some sectors from at on: each is whole, no older than what was applied
+// when the read began, and no newer than what began until it ended.
+func (v *versioned) readAt(at, sectors int) error {
 	oldest := make([]uint64, sectors)
 	for i := range oldest {
 		oldest[i] = v.ended[at+i].Load()
@@ -148,6 +165,51 @@ func readBesideWrites(t *testing.T, readers int) {
 	if pastNow == past || leftNow == left {
 		t.Error("it did not test both")
 	}
+	if err := v.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReadsBetweenLooks: a read sees no content that was gone when it began, though
+// the block is unmapped and written again while the read looks for it.
+func TestReadsBetweenLooks(t *testing.T) {
+	v := &versioned{s: create(t, extent(t, versionSize))}
+	dmu.SetFaults(dmu.FaultLooks)
+	defer dmu.SetFaults(0)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for i := range 4 {
+		wg.Go(func() { // ends with stop
+			for rng := rand.New(rand.NewSource(int64(i))); ; {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := v.readAt(rng.Intn(16), 1+rng.Intn(4)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && !t.Failed(); {
+		for _, kind := range []store.Kind{store.Write, store.Unmap, store.Write} {
+			for i := range uint64(10) {
+				v.seq++
+				if err := v.apply([]store.Op{v.op(kind, 2*i, 2)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if kind == store.Write && v.seq%3 == 0 {
+				if err := v.s.Uncache(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
 	if err := v.s.Close(); err != nil {
 		t.Fatal(err)
 	}

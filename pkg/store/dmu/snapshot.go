@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/cask-storage/cask/internal/procs"
 	"github.com/cask-storage/cask/pkg/block"
 	"github.com/cask-storage/cask/pkg/history"
 	"github.com/cask-storage/cask/pkg/store"
@@ -330,10 +331,16 @@ func (s *Store) ReadSnapshot(seq history.Seq, p []byte, off uint64) error {
 	if len(p) == 0 {
 		return nil
 	}
-	if e := C.cask_snap_read(o.c, C.uint64_t(off), C.uint64_t(len(p)), unsafe.Pointer(&p[0])); e != 0 {
+	if e := readSnap(o.c, p, off); e != 0 {
 		return fmt.Errorf("read of %d+%d of the snapshot of operation %d: %w", off, len(p), seq, failed("read", s.opt.Path, e))
 	}
 	return nil
+}
+
+// readSnap fills p, which is not empty.
+func readSnap(c *C.cask_snap, p []byte, off uint64) (e C.int) {
+	procs.Hold(func() { e = C.cask_snap_read(c, C.uint64_t(off), C.uint64_t(len(p)), unsafe.Pointer(&p[0])) })
+	return e
 }
 
 // ChangedIn implements store.Past.

@@ -332,14 +332,14 @@ func (s *Store) applyAway(words []uint64, pins *runtime.Pinner) (int, C.int) {
 		return 0, 0
 	}
 	pins.Pin(&words[0])
-	done, ended := make(chan answer, 1), make(chan answer, 1)
-	s.calls.Go(func() { // owned by s; Close waits unless the pool is suspended
-		a := <-done
+	ended := make(chan answer, 1)
+	s.calls.Add(1) // Close waits unless the pool is suspended
+	number := calling.begin(func(a answer) {
 		pins.Unpin()
 		ended <- a
+		s.calls.Done()
 	})
-	C.cask_apply_start(s.vol, (*C.uint64_t)(unsafe.Pointer(&words[0])),
-		C.uint64_t(len(words)/C.CASK_OP_WORDS), calling.begin(done))
+	C.cask_apply_start(s.vol, (*C.uint64_t)(unsafe.Pointer(&words[0])), C.uint64_t(len(words)/C.CASK_OP_WORDS), number)
 	select {
 	case a := <-ended:
 		return a.done, a.code

@@ -57,12 +57,20 @@ static volatile int fault;
 
 #define	LABELS	(4LL << 20)	/* no data before it */
 enum { FAULT_WRITE = 1, FAULT_READ = 2, FAULT_FLUSH = 4, FAULT_FULL = 8,
-	FAULT_TRIM = 16 };
+	FAULT_TRIM = 16, FAULT_LOOK = 32 };
 
 void
 cask_file_fault(int kinds)
 {
 	__atomic_store_n(&fault, kinds, __ATOMIC_SEQ_CST);
+}
+
+/* Between two looks at what is to be read. */
+void
+fault_pause(void)
+{
+	if (__atomic_load_n(&fault, __ATOMIC_RELAXED) & FAULT_LOOK)
+		(void) usleep(300);
 }
 
 /* The error that a request is to fail with, or 0. */

@@ -240,6 +240,7 @@ void log_hand_over(void);
 int file_flush_error(const char *path);
 int file_flush(const char *path);
 void file_forget_error(const char *path);
+void fault_pause(void);
 void file_punch(const vdev_t *vd, uint64_t off, uint64_t len);
 
 #endif

@@ -165,7 +165,10 @@ func (d *blockDevice) WriteAt(p []byte, off uint64) error {
 // Discard implements device.
 func (d *blockDevice) Discard(e block.Extent) error {
 	arg := [2]uint64{e.Off, e.Len}
-	_, _, err := unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&arg)))
+	var err unix.Errno
+	procs.Hold(func() {
+		_, _, err = unix.Syscall(unix.SYS_IOCTL, d.f.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&arg)))
+	})
 	runtime.KeepAlive(d.f)
 	if err != 0 {
 		return classed(fmt.Sprintf("discard %v", e), err)

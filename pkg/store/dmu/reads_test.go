@@ -112,22 +112,11 @@ func (v *versioned) readAt(at, sectors int) error {
 	return nil
 }
 
-// TestReadsBesideWrites: what several read at a time is what was written, while it
-// is written, unmapped, synced, trimmed and dropped from the cache.
-func TestReadsBesideWrites(t *testing.T) {
-	for _, readers := range []int{1, 2, 12} {
-		t.Run(fmt.Sprint(readers), func(t *testing.T) { readBesideWrites(t, readers) })
-	}
-}
-
-func readBesideWrites(t *testing.T, readers int) {
-	o := extent(t, versionSize)
-	o.Memory = 192 * mib
-	v := &versioned{s: create(t, o)}
+// readers has n goroutines read until one fails or end is called, which waits for them.
+func readers(t *testing.T, n int, read func(*rand.Rand) error) (end func()) {
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
-	past, left := dmu.Reads()
-	for i := range readers {
+	for i := range n {
 		wg.Go(func() { // ends with stop
 			for rng := rand.New(rand.NewSource(int64(i))); ; {
 				select {
@@ -135,15 +124,35 @@ func readBesideWrites(t *testing.T, readers int) {
 					return
 				default:
 				}
-				if err := v.read(rng); err != nil {
+				if err := read(rng); err != nil {
 					t.Error(err)
 					return
 				}
 			}
 		})
 	}
+	return func() {
+		close(stop)
+		wg.Wait()
+	}
+}
+
+// TestReadsBesideWrites: what several read at a time is what was written, while it
+// is written, unmapped, synced, trimmed and dropped from the cache.
+func TestReadsBesideWrites(t *testing.T) {
+	for _, n := range []int{1, 2, 12} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) { readBesideWrites(t, n) })
+	}
+}
+
+func readBesideWrites(t *testing.T, n int) {
+	o := extent(t, versionSize)
+	o.Memory = 192 * mib
+	v := &versioned{s: create(t, o)}
+	past, left := dmu.Reads()
+	end := readers(t, n, v.read)
 	rng := rand.New(rand.NewSource(0))
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end) && !t.Failed(); {
+	for last := time.Now().Add(3 * time.Second); time.Now().Before(last) && !t.Failed(); {
 		if err := v.change(rng); err != nil {
 			t.Error(err)
 		}
@@ -158,8 +167,7 @@ func readBesideWrites(t *testing.T, readers int) {
 			}
 		}
 	}
-	close(stop)
-	wg.Wait()
+	end()
 	pastNow, leftNow := dmu.Reads()
 	t.Logf("%d operations; %d reads past dbufs, %d left to them", v.seq, pastNow-past, leftNow-left)
 	if pastNow == past || leftNow == left {
@@ -176,40 +184,26 @@ func TestReadsBetweenLooks(t *testing.T) {
 	v := &versioned{s: create(t, extent(t, versionSize))}
 	dmu.SetFaults(dmu.FaultLooks)
 	defer dmu.SetFaults(0)
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	for i := range 4 {
-		wg.Go(func() { // ends with stop
-			for rng := rand.New(rand.NewSource(int64(i))); ; {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if err := v.readAt(rng.Intn(16), 1+rng.Intn(4)); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && !t.Failed(); {
-		for _, kind := range []store.Kind{store.Write, store.Unmap, store.Write} {
+	end := readers(t, 4, func(rng *rand.Rand) error { return v.readAt(rng.Intn(20), 1) })
+	for last := time.Now().Add(2 * time.Second); time.Now().Before(last) && !t.Failed(); {
+		for _, step := range []struct {
+			kind    store.Kind
+			sectors uint64 // of the two of a block
+		}{{store.Write, 2}, {store.Unmap, 2}, {store.Write, 1}} {
 			for i := range uint64(10) {
 				v.seq++
-				if err := v.apply([]store.Op{v.op(kind, 2*i, 2)}); err != nil {
+				if err := v.apply([]store.Op{v.op(step.kind, 2*i, step.sectors)}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if kind == store.Write && v.seq%3 == 0 {
+			if step.kind == store.Write && step.sectors == 2 { // to the disk
 				if err := v.s.Uncache(); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
 	}
-	close(stop)
-	wg.Wait()
+	end()
 	if err := v.s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,9 @@
 /*
  * Reads of several at a time. Each block that is on the disk or in the ARC, and that
  * ZFS has no dbuf of, is read by way of its block pointer: it is copied out where it
- * arrives, and the last block of a read ends it (away.c). What needs more is left to cask_read: a block that is written, or was just now, or
- * cannot be read. So is one whose indirect block has no dbuf, but that is read ahead.
+ * arrives, and the last block of a read ends it (away.c). What needs more is left to
+ * cask_read: a block that is written, or was just now, or cannot be read. So is one
+ * whose indirect block has no dbuf, but that is read ahead.
  *
  * While it is looked for, the range lock of whole blocks keeps writes and unmaps out:
  * a block pointer without a dbuf below it, and not about to be freed, is what was last

@@ -305,7 +305,7 @@ func (s *Store) applyPlain(ops []store.Op) (int, C.int) {
 	staying.free()
 	done, e := 0, C.int(syscall.EAGAIN)
 	if len(ops) <= fewOps {
-		procs.Hold(func() { done, e = s.applyWords(words, 0) })
+		procs.Hold(func() { done, e = s.applyWords(words) })
 	}
 	if e == C.int(syscall.EAGAIN) {
 		var more int
@@ -327,10 +327,6 @@ func (s *Store) applyPlain(ops []store.Op) (int, C.int) {
 // applyAway has a thread of C's perform what words describe. Pins are released when
 // it is done, even if the pool is suspended meanwhile.
 func (s *Store) applyAway(words []uint64, pins *runtime.Pinner) (int, C.int) {
-	if len(words) == 0 {
-		pins.Unpin()
-		return 0, 0
-	}
 	pins.Pin(&words[0])
 	ended := make(chan answer, 1)
 	s.calls.Add(1) // Close waits unless the pool is suspended
@@ -348,13 +344,14 @@ func (s *Store) applyAway(words []uint64, pins *runtime.Pinner) (int, C.int) {
 	}
 }
 
-func (s *Store) applyWords(words []uint64, mayBlock C.int) (int, C.int) {
+// applyWords performs what words describe as long as nothing blocks.
+func (s *Store) applyWords(words []uint64) (int, C.int) {
 	var done C.uint64_t
 	if len(words) == 0 {
 		return 0, 0
 	}
 	e := C.cask_apply(s.vol, (*C.uint64_t)(unsafe.Pointer(&words[0])),
-		C.uint64_t(len(words)/C.CASK_OP_WORDS), &done, mayBlock)
+		C.uint64_t(len(words)/C.CASK_OP_WORDS), &done, 0)
 	return int(done), e
 }
 

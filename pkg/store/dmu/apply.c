@@ -428,7 +428,7 @@ cask_apply_start(cask_vol *v, const uint64_t *ops, uint64_t n, uint64_t number)
 	apply_t *a = malloc(sizeof (*a));
 
 	VERIFY3P(a, !=, NULL);
-	*a = (apply_t){ .away.number = number, .vol = v, .ops = ops, .n = n };
+	*a = (apply_t){ .away.ended.number = number, .vol = v, .ops = ops, .n = n };
 	VERIFY(taskq_dispatch(appliers, apply_away, a, TQ_SLEEP) !=
 	    TASKQID_INVALID);
 }

@@ -4,8 +4,31 @@
 #include "zfs.h"
 #include <sys/eventfd.h>
 
-static away_t *ended;		/* and not told; atomic */
+static ended_list_t calls;
 static int event = -1;
+
+int
+ended_put(ended_list_t *l, ended_t *e)
+{
+	ended_t *before = __atomic_load_n(&l->put, __ATOMIC_RELAXED);
+
+	do {
+		e->next = before;
+	} while (!__atomic_compare_exchange_n(&l->put, &before, e, 1,
+	    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+	return (before == NULL);	/* e may be gone */
+}
+
+ended_t *
+ended_take(ended_list_t *l)
+{
+	if (l->taken == NULL)
+		l->taken = __atomic_exchange_n(&l->put, NULL, __ATOMIC_ACQ_REL);
+	ended_t *e = l->taken;
+	if (e != NULL)
+		l->taken = e->next;
+	return (e);
+}
 
 int
 cask_away_event(void)
@@ -15,37 +38,28 @@ cask_away_event(void)
 	return (event);
 }
 
-/* Who finds none before it, wakes; who takes, takes all. */
+/* Who finds none before it, wakes. */
 void
 away_end(away_t *a)
 {
-	away_t *before = __atomic_load_n(&ended, __ATOMIC_RELAXED);
 	const uint64_t one = 1;
 
-	do {
-		a->next = before;
-	} while (!__atomic_compare_exchange_n(&ended, &before, a, 1,
-	    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
-	if (before == NULL)
+	if (ended_put(&calls, &a->ended))
 		VERIFY3S(write(event, &one, sizeof (one)), ==, sizeof (one));
 }
 
 uint64_t
 cask_away_ended(uint64_t *words, uint64_t max)
 {
-	static away_t *a;
 	uint64_t n = 0;
+	away_t *a;
 
-	if (a == NULL)
-		a = __atomic_exchange_n(&ended, NULL, __ATOMIC_ACQ_REL);
-	while (a != NULL && n < max) {
-		away_t *next = a->next;
+	while (n < max && (a = (away_t *)ended_take(&calls)) != NULL) {
 		uint64_t *w = &words[CASK_AWAY_WORDS * n++];
-		w[0] = a->number;
+		w[0] = a->ended.number;
 		w[1] = a->answer;
 		w[2] = a->done;
 		free(a);
-		a = next;
 	}
 	return (n);
 }

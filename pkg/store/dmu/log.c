@@ -48,38 +48,27 @@ log_piece(cask_vol *v, uint64_t off, uint64_t len, const char *data,
 	zil_itx_assign(v->zil, itx, tx);
 }
 
-/* Data that stays with the caller, from the write until the record is gone. */
-typedef struct stay {
-	struct stay *next;
-	uint64_t number;
-} stay_t;
-
-static stay_t *let_go;	/* of all volumes: the last ones outlive theirs */
+/*
+ * Data that stays with the caller, from the write until the record is gone; of all
+ * volumes: the last ones outlive theirs.
+ */
+static ended_list_t let_go;
 
 static void
 put_let_go(void *arg)
 {
-	stay_t *s = arg;
-
-	s->next = __atomic_load_n(&let_go, __ATOMIC_RELAXED);
-	while (!__atomic_compare_exchange_n(&let_go, &s->next, s, 1,
-	    __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-		;
+	(void) ended_put(&let_go, arg);
 }
 
 uint64_t
 cask_let_go(uint64_t *numbers, uint64_t max)
 {
-	static stay_t *taken;
 	uint64_t n = 0;
+	ended_t *e;
 
-	if (taken == NULL)
-		taken = __atomic_exchange_n(&let_go, NULL, __ATOMIC_ACQUIRE);
-	for (; n < max && taken != NULL; n++) {
-		stay_t *s = taken;
-		taken = s->next;
-		numbers[n] = s->number;
-		free(s);
+	for (; n < max && (e = ended_take(&let_go)) != NULL; n++) {
+		numbers[n] = e->number;
+		free(e);
 	}
 	return (n);
 }
@@ -116,7 +105,7 @@ log_reference(cask_vol *v, const op_t *op, dmu_tx_t *tx)
 {
 	itx_t *itx = record(v, op->off, op->len, op->seq, 0);
 	from_t *from = (from_t *)&((lr_write_t *)&itx->itx_lr)->lr_blkptr;
-	stay_t *stay = malloc(sizeof (*stay));
+	ended_t *stay = malloc(sizeof (*stay));
 
 	VERIFY3P(stay, !=, NULL);
 	stay->number = op->number;

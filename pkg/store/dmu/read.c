@@ -146,7 +146,7 @@ new_read(uint64_t size, const request_t *q, uint64_t n)
 	char *to = q->to;
 
 	VERIFY3P(r, !=, NULL);
-	*r = (read_t){ .away.number = q->number, .left = n + 1 };
+	*r = (read_t){ .away.ended.number = q->number, .left = n + 1 };
 	for (uint64_t i = 0; i < n; i++, from = 0) {
 		uint64_t len = MIN(size - from, left);
 		r->parts[i] = (part_t){ r, to, from, len };

@@ -28,7 +28,7 @@ type reads struct {
 	busy  int       // reads that began and have not ended
 	ended time.Time // the last one that did
 
-	past, left atomic.Uint64 // how many were done, and how many were not
+	past, left atomic.Uint64 // how many were done, and how many were not, for tests
 }
 
 // read is of one goroutine.

@@ -12,6 +12,7 @@
 
 #define	CASK_SUSPENDED	100001	/* beyond any errno */
 #define	CASK_FORMAT	100002	/* mark or meta record of a newer version */
+#define	CASK_AWAY	100003	/* it will be among those of cask_away_ended */
 
 #define	CASK_OP_WRITE	1
 #define	CASK_OP_UNMAP	2
@@ -101,7 +102,6 @@ void cask_apply_start(cask_vol *v, const uint64_t *ops, uint64_t n,
  * stay: there is one read, which this thread does itself.
  */
 #define	CASK_READ_WORDS	5
-#define	CASK_AWAY	100003	/* it will be among those that ended */
 void cask_read_start(uint64_t *reads, uint64_t n, int stay);
 int cask_flush(cask_vol *v);
 /* drop what is cached and clean, and give free memory back to the kernel */

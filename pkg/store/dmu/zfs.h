@@ -202,12 +202,27 @@ struct cask_snap {
 /* alloc.c */
 void alloc_init(void);
 
-/* away.c: a call that ends later; the beginning of what malloc returned */
-typedef struct away {
-	uint64_t number;
+/* away.c: what any thread puts, and one at a time takes; the first member of it */
+typedef struct ended {
+	uint64_t number;	/* by which Go knows it */
+	struct ended *next;
+} ended_t;
+
+typedef struct {
+	ended_t *put;		/* atomic */
+	ended_t *taken;
+} ended_list_t;
+
+/* Returns whether none was there that nobody has taken. */
+int ended_put(ended_list_t *l, ended_t *e);
+/* Returns one, or NULL. */
+ended_t *ended_take(ended_list_t *l);
+
+/* A call that Go does not wait for in C. away_end frees it when Go was told. */
+typedef struct {
+	ended_t ended;
 	int answer;
 	uint64_t done;
-	struct away *next;
 } away_t;
 
 void away_end(away_t *a);
